@@ -1,0 +1,8 @@
+"""Fixtures: one module per real server, each started once per test run."""
+
+pytest_plugins = [
+    "tests.fixtures.postgres",
+    "tests.fixtures.valkey",
+    "tests.fixtures.vault",
+    "tests.fixtures.model_server",
+]
