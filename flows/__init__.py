@@ -1,1 +1,1 @@
-
+"""The DAGs; each reads on one screen."""

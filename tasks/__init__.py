@@ -1,1 +1,21 @@
+"""Thin Prefect tasks: names, retries, timeouts, artifacts and events around what `trilogue` does.
 
+The flows use what is re-exported here.
+"""
+
+from tasks.agents import negotiation, research
+from tasks.naming import run_name
+from tasks.phases import begin_round, complete, report, spawn
+from tasks.session import continued, started
+
+__all__ = [
+    "begin_round",
+    "complete",
+    "continued",
+    "negotiation",
+    "report",
+    "research",
+    "run_name",
+    "spawn",
+    "started",
+]

@@ -2,6 +2,7 @@
 
 pytest_plugins = [
     "tests.fixtures.postgres",
+    "tests.fixtures.prefect",
     "tests.fixtures.valkey",
     "tests.fixtures.vault",
     "tests.fixtures.model_server",

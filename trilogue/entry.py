@@ -49,7 +49,7 @@ class Kind(StrEnum):
     MEDIATION_STARTED = "mediation_started"  # mediation, trigger, evidence
     MEDIATION_ENDED = "mediation_ended"  # mediation, trigger, outcome
     CONSENSUS = "consensus"  # proposal_id, revision, title, text, votes, decided_by, dissent, uncontested
-    CHECKPOINT = "checkpoint"  # name, to_seq, status, phase, round, board_digest, details
+    CHECKPOINT = "checkpoint"  # name, to_seq, status, phase, round, details
 
 
 NEWS = frozenset(

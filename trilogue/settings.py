@@ -72,6 +72,11 @@ class Settings(BaseSettings):
         return value.expanduser().absolute()
 
     @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """The fallback models, in order."""
+        return tuple(name.strip() for name in self.fallback_models.split(",") if name.strip())
+
+    @property
     def names_a_model(self) -> bool:
         """Whether anything at all says which model to use; where nothing does, a one-shot rehearses."""
         return bool(

@@ -1,0 +1,54 @@
+"""The phases as task runs: `spawn`, `report`, `orchestrate`, `complete`. Each is idempotent on the ledger."""
+
+from prefect import task
+
+from tasks.artifacts import publish_report, publish_result
+from tasks.events import announce
+from tasks.options import OPTIONS
+from tasks.session import session
+from trilogue import phases
+from trilogue.deliberation.rounds import round_end, timed_out
+from trilogue.pipeline import Status
+from trilogue.report import continuation
+
+
+@task(name="spawn", tags=["trilogue"], **OPTIONS)
+async def spawn() -> None:
+    """Agents with their models, secrets resolved, the endpoint known to be usable; then RUN begins."""
+    current = session()
+    if current.attempt.board.status is Status.SPAWNED:
+        models = await current.services.models_for(current.attempt.board.spec)
+        await current.attempt.append(lambda board: phases.enlisted(board, models) + phases.running(board))
+        announce(current.attempt)
+
+
+@task(name="report", tags=["trilogue"], **OPTIONS)
+async def report() -> bool:
+    """Join the findings; whether the pipeline goes on to ORCHESTRATE by itself."""
+    current = session()
+    attempt, auto = current.attempt, current.services.settings.auto_orchestrate
+    if attempt.board.status is Status.RUNNING:
+        phases.check_run(attempt.board)
+        await attempt.append(lambda board: phases.reported(board, auto_orchestrate=auto))
+        announce(attempt)
+        await publish_report(attempt)
+    if attempt.board.status is Status.REPORT:
+        return continuation(attempt.board, auto_orchestrate=auto).auto
+    return attempt.board.status is Status.ORCHESTRATING
+
+
+@task(name="orchestrate", tags=["trilogue"], **OPTIONS)
+async def begin_round() -> None:
+    """Begin the first round, unless this attempt took up one that is under way."""
+    attempt = session().attempt
+    if attempt.board.status is Status.REPORT:
+        await attempt.append(lambda board: phases.first_round(board, attempt.now()))
+        announce(attempt)
+
+
+@task(name="complete", tags=["trilogue"], **OPTIONS)
+async def complete() -> None:
+    """Result and audit into the ledger, the final checkpoint, and artifacts for people."""
+    attempt = session().attempt
+    await attempt.append(lambda board: phases.concluded(board, round_end(board, attempt.rules) or timed_out(board)))
+    await publish_result(attempt)

@@ -1,0 +1,143 @@
+"""A flow run's hold on its pipeline: services opened, lease taken, and every failure recorded as the end it is.
+
+Nothing of it crosses a task boundary; tasks find the session of their flow run in a context variable.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from prefect import runtime
+from prefect.client.schemas.objects import State
+from prefect.states import Cancelled, Completed, Failed
+
+from blocks.loading import configured
+from tasks.events import announce
+from tasks.naming import pipeline_of_this_run
+from trilogue.attempt import Attempt
+from trilogue.deliberation.turns import lost_turns
+from trilogue.errors import Conflict, Fenced, TrilogueError
+from trilogue.phases import failed
+from trilogue.pipeline import Status
+from trilogue.services import Services, open_services
+from trilogue.settings import load_settings
+from trilogue.spec import PipelineSpec, RoundSpec
+
+logger = logging.getLogger(__name__)
+
+process_services: ContextVar[Services] = ContextVar("process_services")
+"""Set by a process that carries many pipelines; a flow run on its own opens its own."""
+
+_session: ContextVar["Session"] = ContextVar("session")
+
+
+class Session:
+    """One flow run's work on one pipeline."""
+
+    def __init__(self, services: Services, attempt: Attempt) -> None:
+        self.services = services
+        self.attempt = attempt
+
+    @property
+    def pipeline_id(self) -> str:
+        return self.attempt.fence.pipeline_id
+
+    def state(self) -> State[Any]:
+        """What the flow run ends as: its pipeline's status, in Prefect's terms."""
+        board = self.attempt.board
+        message = f"pipeline {self.pipeline_id}: {board.status}"
+        if board.error:
+            message += f" ({board.error['message']})"
+        match board.status:
+            case Status.COMPLETED:
+                return Completed(message=message)
+            case Status.REPORT:
+                return Completed(name="Held", message=f"{message}, held until it is continued")
+            case Status.STOPPED:
+                return Cancelled(message=message)
+            case status:
+                return Failed(name=status.value.replace("_", " ").title().replace(" ", ""), message=message)
+
+
+def session() -> Session:
+    """The session of the flow run that the calling task belongs to."""
+    return _session.get()
+
+
+@asynccontextmanager
+async def started(pipeline_id: str | None, spec: PipelineSpec) -> AsyncIterator[Session]:
+    """Carry the pipeline `pipeline_id`; where there is none yet, record it first.
+
+    A failure on the way is recorded as the pipeline's end and goes no further.
+    """
+    async with _services() as services:
+        if pipeline_id is None:
+            pipeline_id = await _spawned_once(services, spec)
+        async with _carried(services, pipeline_id) as carried:
+            yield carried
+
+
+@asynccontextmanager
+async def continued(pipeline_id: str, asked: RoundSpec) -> AsyncIterator[Session]:
+    """Begin another round of a recorded pipeline and carry it on, as `started` does."""
+    async with _services() as services:
+        await services.begin_round(pipeline_id, asked)
+        async with _carried(services, pipeline_id) as carried:
+            yield carried
+
+
+async def _spawned_once(services: Services, spec: PipelineSpec) -> str:
+    """A flow run that Prefect starts again finds the pipeline that it recorded."""
+    pipeline_id = pipeline_of_this_run(None)
+    try:
+        await services.spawn(spec, may_rehearse=False, pipeline_id=pipeline_id)
+    except Conflict as conflict:
+        if conflict.code != "exists":
+            raise
+    return pipeline_id
+
+
+@asynccontextmanager
+async def _services() -> AsyncIterator[Services]:
+    if (shared := process_services.get(None)) is not None:
+        yield shared
+        return
+    async with open_services(await configured(load_settings())) as services:
+        yield services
+
+
+@asynccontextmanager
+async def _carried(services: Services, pipeline_id: str) -> AsyncIterator[Session]:
+    async with services.attempt(pipeline_id, flow_run_id=str(runtime.flow_run.id)) as attempt:
+        carried = Session(services, attempt)
+        token = _session.set(carried)
+        try:
+            yield carried
+        except Fenced:
+            raise
+        except TrilogueError as error:
+            reason = error
+            logger.warning("%s: %s", pipeline_id, reason.message)
+            await attempt.append(lambda board: lost_turns(board) + failed(board, reason))
+        finally:
+            _session.reset(token)
+        if attempt.board.status.ended:
+            announce(attempt)
+
+
+async def side_by_side(*parts: Coroutine[Any, Any, Any]) -> None:
+    """Run the parts at once in this event loop; the first error ends the others and is raised by itself."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for part in parts:
+                group.create_task(part)
+    except BaseExceptionGroup as errors:
+        raise _first(errors) from None
+
+
+def _first(errors: BaseExceptionGroup[Any]) -> BaseException:
+    first: BaseException = errors.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -1,0 +1,180 @@
+"""One attempt at one pipeline: the `Room` in which its agents deliberate.
+
+It holds the board, appends under its fence, tells whoever waits, posts to Redis, and asks
+the models. What the ledger took stays; what it refused never reached the board.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from trilogue import clock
+from trilogue.actions import Action, Offer, read_turn, turn_schema
+from trilogue.agent import Role
+from trilogue.board import Agent, Board, OpenTurn, apply
+from trilogue.clock import SECOND, Micros
+from trilogue.deliberation.room import Answer, Rules
+from trilogue.entry import Draft, Entry
+from trilogue.errors import Unavailable, Violation
+from trilogue.ledger import Fence, Ledger
+from trilogue.live import Delta, Live
+from trilogue.mediation import Trigger
+from trilogue.models import prompts
+from trilogue.models.gateway import Gateway
+from trilogue.models.question import Question, Reply, Usage
+from trilogue.models.readable import TextStream
+from trilogue.phases import model_of
+from trilogue.pipeline import Phase
+
+logger = logging.getLogger(__name__)
+
+_LEDGER_PATIENCE = 30.0
+_FIRST_WAIT, _LONGEST_WAIT = 0.1, 2.0
+
+
+class Attempt:
+    """The room of one pipeline under one fence.
+
+    Args:
+        gateway: opens the gateway of a mode (`mode`, `rehearsal`), or gives the one that is open.
+        answer_tokens: where one answer is cut.
+    """
+
+    def __init__(
+        self,
+        *,
+        fence: Fence,
+        board: Board,
+        rules: Rules,
+        ledger: Ledger,
+        live: Live,
+        gateway: Callable[[str, bool], Awaitable[Gateway]],
+        answer_tokens: int,
+        fallback_models: tuple[str, ...],
+    ) -> None:
+        self.fence = fence
+        self.board = board
+        self.rules = rules
+        self._gateway = gateway
+        self._ledger = ledger
+        self._live = live
+        self._answer_tokens = answer_tokens
+        self._fallback_models = fallback_models
+        self._lock = asyncio.Lock()
+        self._news = asyncio.Event()
+
+    def now(self) -> Micros:
+        return clock.now()
+
+    async def append(self, build: Callable[[Board], Sequence[Draft]]) -> None:
+        # Shielded: a commit whose caller was cancelled must still reach the board.
+        await asyncio.shield(asyncio.ensure_future(self._append(build)))
+
+    async def _append(self, build: Callable[[Board], Sequence[Draft]]) -> None:
+        async with self._lock:
+            drafts = list(build(self.board))
+            if not drafts:
+                return
+            entries = await self._commit(drafts)
+            for entry in entries:
+                apply(self.board, entry)
+            self._live.poster.post(entries)
+            self._news.set()
+            self._news = asyncio.Event()
+
+    async def _commit(self, drafts: Sequence[Draft]) -> list[Entry]:
+        """Append, waiting out a ledger that is out of reach for a while.
+
+        A commit whose answer was lost is found again instead of being made twice: under this
+        fence nobody else appends.
+        """
+        give_up = asyncio.get_running_loop().time() + _LEDGER_PATIENCE
+        wait = _FIRST_WAIT
+        while True:
+            try:
+                if wait > _FIRST_WAIT and (taken := await self._already_taken()):
+                    return taken
+                return await self._ledger.append(self.fence, drafts, at=self.now())
+            except Unavailable as error:
+                if asyncio.get_running_loop().time() + wait > give_up:
+                    raise
+                logger.warning("%s; trying again", error.message)
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, _LONGEST_WAIT)
+
+    async def _already_taken(self) -> list[Entry]:
+        found = await self._ledger.entries(self.fence.tenant, self.fence.pipeline_id, after=self.board.seq)
+        return [entry for entry in found if entry.attempt == self.fence.attempt]
+
+    async def changed(self, after: int, until: Micros | None = None) -> None:
+        while self.board.seq <= after:
+            news = self._news
+            try:
+                async with asyncio.timeout(None if until is None else max(0.0, (until - self.now()) / SECOND)):
+                    await news.wait()
+            except TimeoutError:
+                return
+
+    def model_for(self, role: Role) -> str:
+        return model_of(self.board, role)
+
+    def compose(self, agent: Agent, phase: Phase, offer: Offer, trigger: Trigger | None) -> str:
+        return prompts.prompt(self.board, agent, phase, offer, trigger)
+
+    async def ask(self, agent: Agent, turn: OpenTurn, prompt: str, offer: Offer) -> Answer:
+        round_ = self.board.round
+        mode = round_.mode if round_ else str(self.board.spec["mode"])
+        rehearsal = round_.rehearsal if round_ else bool(self.board.spec["rehearsal"])
+        gateway = await self._gateway(mode, rehearsal)
+        question = Question(
+            model=agent.model,
+            fallback_models=self._fallback_models,
+            system=prompts.part(agent.role),
+            prompt=prompt,
+            schema=turn_schema(offer),
+            schema_name="turn",
+            max_tokens=self._answer_tokens,
+        )
+        raw = ""
+        stream = TextStream(lambda offset, text: self._delta(turn, offset, text))
+
+        def on_text(so_far: str) -> None:
+            nonlocal raw
+            raw = so_far
+            stream.update(so_far)
+
+        reply: Reply[tuple[Action, ...] | Violation] = await gateway.complete(
+            question, read=lambda value: _read(value, offer), on_text=on_text
+        )
+        stream.finish(raw)
+        if isinstance(reply.value, Violation):
+            return Answer(error=reply.value, spent=_spent(reply.usage, repaired=reply.repaired))
+        spent = _spent(reply.usage, repaired=reply.repaired)
+        return Answer(actions=reply.value or (), error=reply.error, spent=spent)
+
+    def _delta(self, turn: OpenTurn, offset: int, text: str) -> None:
+        delta = Delta(turn=turn.turn, agent_id=turn.agent_id, offset=offset, text=text)
+        self._live.poster.delta(self.fence.tenant, self.fence.pipeline_id, delta)
+
+
+def _read(value: object, offer: Offer) -> tuple[Action, ...] | Violation:
+    """A violation is an answer, not a mistake to be mended: no repair turn may hide it."""
+    try:
+        return read_turn(value, offer)
+    except Violation as violation:
+        return violation
+
+
+def _spent(usage: Usage, *, repaired: bool) -> dict[str, object]:
+    return {
+        "model": usage.model,
+        "usage": {
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+            "cached_tokens": usage.cached_tokens,
+            "estimated": usage.estimated,
+        },
+        "cost_nanousd": usage.cost_nanousd,
+        "calls": usage.calls,
+        "repaired": repaired,
+    }

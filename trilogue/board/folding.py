@@ -1,0 +1,307 @@
+"""Entries into a board: what each kind of entry changes."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from trilogue.agent import AgentStatus, Role
+from trilogue.board.items import (
+    Agent,
+    Critique,
+    Finding,
+    Mediation,
+    Message,
+    OpenTurn,
+    PhaseSpan,
+    Proposal,
+    Revision,
+    Round,
+    Ruling,
+    Solution,
+    Subtask,
+    Vote,
+)
+from trilogue.board.state import Board
+from trilogue.clock import Micros
+from trilogue.entry import NEWS, Entry, Kind
+from trilogue.pipeline import Phase, Status
+
+Body = Mapping[str, Any]
+
+
+def fold(entries: Iterable[Entry]) -> Board:
+    """The board that `entries`, from the pipeline's first one on, come to."""
+    board = Board()
+    for entry in entries:
+        apply(board, entry)
+    return board
+
+
+def apply(board: Board, entry: Entry) -> None:
+    """Advance `board` by the next entry. Raises `ValueError` when it does not follow."""
+    if entry.seq != board.seq + 1:
+        raise ValueError(f"entry {entry.seq} does not follow {board.seq} on the board of {entry.pipeline_id}")
+    board.seq, board.at, board.attempt = entry.seq, entry.at, entry.attempt
+    if fold_one := _FOLDS.get(entry.kind):
+        fold_one(board, entry, entry.body)
+    if entry.kind in NEWS:
+        board.last_news[entry.actor] = entry.seq
+
+
+def _spawned(board: Board, entry: Entry, body: Body) -> None:
+    board.spec = body
+    board.phases = (PhaseSpan(phase=Phase.SPAWN, started_at=entry.at),)
+
+
+def _context(board: Board, _: Entry, body: Body) -> None:
+    board.contexts[body["name"]] = body["text"]
+
+
+def _phase(board: Board, entry: Entry, body: Body) -> None:
+    _close_phase(board, entry.at)
+    board.phases = (*board.phases, PhaseSpan(phase=Phase(body["phase"]), started_at=entry.at))
+
+
+def _close_phase(board: Board, at: Micros) -> None:
+    if board.phases and board.phases[-1].ended_at is None:
+        board.phases = (*board.phases[:-1], replace(board.phases[-1], ended_at=at))
+
+
+def _status(board: Board, entry: Entry, body: Body) -> None:
+    board.status = Status(body["status"])
+    error = body.get("error")
+    board.error = {**error, "at": entry.at} if error else None
+    if board.status.ended:
+        _close_phase(board, entry.at)
+
+
+def _agent_spawned(board: Board, _: Entry, body: Body) -> None:
+    board.agents[body["agent_id"]] = Agent(
+        agent_id=body["agent_id"],
+        role=Role(body["role"]),
+        tier=body["tier"],
+        model=body["model"],
+        runtime=body["runtime"],
+    )
+
+
+def _agent_status(board: Board, _: Entry, body: Body) -> None:
+    _change(board, body["agent_id"], status=AgentStatus(body["status"]))
+
+
+def _change(board: Board, agent_id: str, **changes: Any) -> None:
+    board.agents[agent_id] = replace(board.agents[agent_id], **changes)
+
+
+def _turn_begun(board: Board, entry: Entry, body: Body) -> None:
+    board.turns = body["turn"]
+    board.open_turns[body["turn"]] = OpenTurn(
+        turn=body["turn"],
+        agent_id=body["agent_id"],
+        phase=Phase(body["phase"]),
+        round=body["round"],
+        begun_seq=entry.seq,
+        seen=body["seen"],
+    )
+
+
+def _turn_ended(board: Board, _: Entry, body: Body) -> None:
+    turn = board.open_turns.pop(body["turn"], None)
+    agent = board.agents[body["agent_id"]]
+    outcome, error = body["outcome"], body.get("error") or {}
+    board.turns_of[agent.agent_id] = board.turns_of.get(agent.agent_id, 0) + 1
+    if error:
+        board.errors_of[agent.agent_id] = board.errors_of.get(agent.agent_id, 0) + 1
+    match outcome:
+        case "acted":
+            seen = turn.seen if turn else agent.seen
+            _change(board, agent.agent_id, turns=agent.turns + 1, seen=seen, endpoint_fault=None)
+        case "malformed" | "violation":
+            faults = (*agent.faults, error["fingerprint"])
+            violated = agent.violated or outcome == "violation"
+            _change(board, agent.agent_id, turns=agent.turns + 1, faults=faults, violated=violated)
+        case "endpoint":
+            _change(board, agent.agent_id, endpoint_fault=error["message"])
+        case "refused":
+            _change(board, agent.agent_id, refused=error["message"])
+
+
+def _finding(board: Board, entry: Entry, body: Body) -> None:
+    board.findings[body["id"]] = Finding(
+        id=body["id"],
+        author=entry.actor,
+        title=body["title"],
+        text=body["text"],
+        evidence=body["evidence"],
+        confidence=body["confidence"],
+        complexity=body["complexity"],
+    )
+
+
+def _proposal(board: Board, entry: Entry, body: Body) -> None:
+    first = Revision(number=1, title=body["title"], text=body["text"], seq=entry.seq)
+    number = board.round.number if board.round else 0
+    board.proposals[body["id"]] = Proposal(id=body["id"], author=entry.actor, round=number, revisions=(first,))
+    board.last_progress = entry.at
+
+
+def _revision(board: Board, entry: Entry, body: Body) -> None:
+    proposal = board.proposals[body["proposal"]]
+    revision = Revision(number=body["revision"], title=body["title"], text=body["text"], seq=entry.seq)
+    board.proposals[proposal.id] = replace(proposal, revisions=(*proposal.revisions, revision))
+    board.last_progress = entry.at
+
+
+def _critique(board: Board, entry: Entry, body: Body) -> None:
+    critique = Critique(
+        id=body["id"],
+        author=entry.actor,
+        proposal=body["proposal"],
+        revision=body["revision"],
+        text=body["text"],
+        seq=entry.seq,
+    )
+    board.critiques = (*board.critiques, critique)
+
+
+def _vote(board: Board, entry: Entry, body: Body) -> None:
+    key = (body["proposal"], entry.actor)
+    former = board.votes.get(key)
+    board.votes[key] = Vote(
+        voter=entry.actor,
+        proposal=body["proposal"],
+        revision=body["revision"],
+        verdict=body["verdict"],
+        reason=body["reason"],
+        seq=entry.seq,
+    )
+    if former is None or former.verdict != body["verdict"]:
+        board.last_progress = entry.at
+
+
+def _message(board: Board, entry: Entry, body: Body) -> None:
+    message = Message(id=body["id"], sender=entry.actor, to=body["to"], content=body["content"], seq=entry.seq)
+    board.messages = (*board.messages, message)
+
+
+def _solution(board: Board, entry: Entry, body: Body) -> None:
+    board.solutions[body["id"]] = Solution(
+        id=body["id"],
+        author=entry.actor,
+        round=board.round.number if board.round else 0,
+        title=body["title"],
+        text=body["text"],
+        subtask=body["subtask"],
+    )
+    board.last_progress = entry.at
+
+
+def _subtask(board: Board, _: Entry, body: Body) -> None:
+    board.subtasks[body["id"]] = Subtask(
+        id=body["id"], title=body["title"], text=body["text"], assignee=Role(body["assignee"])
+    )
+
+
+def _ruling(board: Board, entry: Entry, body: Body) -> None:
+    ruling = Ruling(
+        mediation=body["mediation"],
+        trigger=body["trigger"],
+        author=entry.actor,
+        proposal=body["proposal"],
+        outcome=body["outcome"],
+        title=body["title"],
+        text=body["text"],
+        reason=body["reason"],
+        round=board.round.number if board.round else 0,
+        seq=entry.seq,
+    )
+    board.rulings = (*board.rulings, ruling)
+
+
+def _round(board: Board, entry: Entry, body: Body) -> None:
+    board.round = Round(
+        number=body["round"],
+        mode=body["mode"],
+        rehearsal=body["rehearsal"],
+        models=body["models"],
+        started_at=entry.at,
+        started_seq=entry.seq,
+        deadline=body["deadline"],
+        timeout=body["timeout"],
+    )
+    board.last_progress = entry.at
+    for agent in board.agents.values():
+        model = body["models"].get(agent.role.value, agent.model)
+        anew = {"turns": 0, "seen": -1, "faults": (), "violated": False, "endpoint_fault": None, "refused": None}
+        _change(board, agent.agent_id, model=model, **anew)
+
+
+def _guidance(board: Board, _: Entry, body: Body) -> None:
+    board.guidance = (*board.guidance, body["text"])
+
+
+def _mediation_started(board: Board, _: Entry, body: Body) -> None:
+    mediation = Mediation(
+        number=body["mediation"],
+        trigger=body["trigger"],
+        evidence=body["evidence"],
+        round=board.round.number if board.round else 0,
+    )
+    board.mediations = (*board.mediations, mediation)
+
+
+def _mediation_ended(board: Board, entry: Entry, body: Body) -> None:
+    board.mediations = tuple(
+        replace(m, outcome=body["outcome"]) if m.number == body["mediation"] else m for m in board.mediations
+    )
+    board.last_mediation = entry.at
+
+
+def _handoff(board: Board, _: Entry, body: Body) -> None:
+    board.handoffs = (*board.handoffs, body)
+
+
+def _failure(board: Board, _: Entry, body: Body) -> None:
+    board.failures = (*board.failures, body)
+
+
+def _report(board: Board, _: Entry, body: Body) -> None:
+    board.report = body
+
+
+def _consensus(board: Board, _: Entry, body: Body) -> None:
+    board.consensus = body
+
+
+def _checkpoint(board: Board, _: Entry, body: Body) -> None:
+    board.checkpoints = (*board.checkpoints, body["name"])
+
+
+_FOLDS: Mapping[Kind, Callable[[Board, Entry, Body], None]] = {
+    Kind.PIPELINE_SPAWNED: _spawned,
+    Kind.CONTEXT: _context,
+    Kind.PHASE_STARTED: _phase,
+    Kind.STATUS: _status,
+    Kind.AGENT_SPAWNED: _agent_spawned,
+    Kind.AGENT_STATUS: _agent_status,
+    Kind.TURN_BEGUN: _turn_begun,
+    Kind.TURN_ENDED: _turn_ended,
+    Kind.FINDING: _finding,
+    Kind.PROPOSAL: _proposal,
+    Kind.REVISION: _revision,
+    Kind.CRITIQUE: _critique,
+    Kind.VOTE: _vote,
+    Kind.MESSAGE: _message,
+    Kind.SOLUTION: _solution,
+    Kind.SUBTASK: _subtask,
+    Kind.RULING: _ruling,
+    Kind.ROUND_STARTED: _round,
+    Kind.GUIDANCE: _guidance,
+    Kind.MEDIATION_STARTED: _mediation_started,
+    Kind.MEDIATION_ENDED: _mediation_ended,
+    Kind.HANDOFF: _handoff,
+    Kind.FAILURE: _failure,
+    Kind.REPORT: _report,
+    Kind.CONSENSUS: _consensus,
+    Kind.CHECKPOINT: _checkpoint,
+}

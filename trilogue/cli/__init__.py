@@ -1,0 +1,9 @@
+"""The command line: parse, call, present.
+
+Importing this must stay light: `--help` and shell completion run it each time, so every
+command imports what it needs when it is called.
+"""
+
+from trilogue.cli.app import app, main
+
+__all__ = ["app", "main"]

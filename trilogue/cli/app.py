@@ -1,0 +1,223 @@
+"""The commands and their options."""
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trilogue.errors import Invalid, TrilogueError
+
+app = typer.Typer(
+    name="trilogue",
+    help="Governed multi-agent pipelines: two agents research and negotiate, a mediator helps, one text is agreed.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+blocks_app = typer.Typer(
+    help="Prefect blocks: VaultSecrets, Dragonfly, OpenRouter, LedgerDatabase.", no_args_is_help=True
+)
+db_app = typer.Typer(help="The ledger's database.", no_args_is_help=True)
+app.add_typer(blocks_app, name="blocks")
+app.add_typer(db_app, name="db")
+
+INTERRUPTED = 130
+
+
+class ModeName(StrEnum):
+    """Where models are called."""
+
+    openrouter = "openrouter"
+    local = "local"
+
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else there.")]
+PipelineRef = Annotated[str, typer.Argument(metavar="ID", help="A pipeline's id, or the beginning of it.")]
+Mode = Annotated[ModeName | None, typer.Option(help="Where models are called. Default: what is configured.")]
+Model = Annotated[str | None, typer.Option(help="The model of all agents, such as anthropic/claude-sonnet-4.")]
+Timeout = Annotated[float | None, typer.Option(help="Seconds that a round of negotiation may take.")]
+
+
+def main() -> None:
+    """The entry point: an error is one clear line, and an exit code (0, 1, 2, 130)."""
+    debug = "--debug" in sys.argv
+    as_json = "--json" in sys.argv
+    try:
+        app(standalone_mode=True)
+    except TrilogueError as error:
+        if debug:
+            raise
+        if as_json:
+            print(json.dumps({"error": error.code, "detail": error.message}, ensure_ascii=False))  # noqa: T201
+        typer.secho(f"trilogue: {error.message}", fg="red", err=True)
+        raise SystemExit(2 if isinstance(error, Invalid) else 1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from trilogue import __version__  # noqa: PLC0415
+
+        typer.echo(f"trilogue {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")] = False,
+) -> None:
+    """Options before the command."""
+
+
+@app.command()
+def run(
+    objective: Annotated[str, typer.Argument(help="What you want, in plain text.")],
+    hold: Annotated[bool, typer.Option("--hold", help="Hold at the report until `trilogue continue`.")] = False,
+    mode: Mode = None,
+    model: Model = None,
+    model_for: Annotated[
+        list[str] | None, typer.Option("--model-for", metavar="ROLE=MODEL", help="A model for ALPHA, BETA or GAMMA.")
+    ] = None,
+    timeout: Timeout = None,
+    agent_timeout: Annotated[float | None, typer.Option(help="Seconds that each agent may research.")] = None,
+    context: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="A text given to both agents; repeatable.")
+    ] = None,
+    project: Annotated[str | None, typer.Option(help="The project that it belongs to.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="A word to find it by; repeatable.")] = None,
+    external_id: Annotated[str | None, typer.Option(help="Your own id for it, unique.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Take an objective through all phases, and show what happens."""
+    from trilogue.cli import carrying  # noqa: PLC0415
+    from trilogue.cli.documents import read_documents, read_models  # noqa: PLC0415
+    from trilogue.spec import checked_spec  # noqa: PLC0415
+
+    spec = checked_spec(
+        objective=objective,
+        auto_continue=not hold,
+        mode=mode.value if mode else None,
+        model=model,
+        models=read_models(model_for or []),
+        timeout=timeout,
+        agent_timeout=agent_timeout,
+        context=read_documents(context or []),
+        project=project,
+        labels=tuple(label or ()),
+        external_id=external_id,
+    )
+    raise typer.Exit(carrying.run(spec, as_json=as_json))
+
+
+@app.command("continue")
+def continue_(
+    pipeline: PipelineRef,
+    mode: Mode = None,
+    model: Model = None,
+    timeout: Timeout = None,
+    reason: Annotated[str | None, typer.Option(help="Why; kept on record.")] = None,
+    guidance: Annotated[str | None, typer.Option(help="What the agents should heed.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Begin another round: from a held report, or after a round that ended without agreement."""
+    from trilogue.cli import carrying  # noqa: PLC0415
+    from trilogue.spec import checked_round  # noqa: PLC0415
+
+    asked = checked_round(
+        mode=mode.value if mode else None, model=model, timeout=timeout, reason=reason, guidance=guidance
+    )
+    raise typer.Exit(carrying.continue_(pipeline, asked, as_json=as_json))
+
+
+@app.command()
+def resume(pipeline: PipelineRef, as_json: Json = False) -> None:
+    """Take up an interrupted pipeline from where it stood."""
+    from trilogue.cli import carrying  # noqa: PLC0415
+
+    raise typer.Exit(carrying.resume(pipeline, as_json=as_json))
+
+
+@app.command()
+def watch(pipeline: PipelineRef) -> None:
+    """Show what has happened in a pipeline, and go on until it ends or is held."""
+    from trilogue.cli import carrying  # noqa: PLC0415
+
+    raise typer.Exit(carrying.watch(pipeline))
+
+
+@app.command()
+def status(pipeline: PipelineRef, as_json: Json = False) -> None:
+    """Where a pipeline is, its agents, and what they used."""
+    from trilogue.cli import reading  # noqa: PLC0415
+
+    reading.status(pipeline, as_json=as_json)
+
+
+@app.command("list")
+def list_(
+    state: Annotated[str | None, typer.Option("--status", help="Only pipelines of this status.")] = None,
+    project: Annotated[str | None, typer.Option(help="Only pipelines of this project.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 20,
+    cursor: Annotated[str | None, typer.Option(help="`next` of the page before.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Pipelines, newest first."""
+    from trilogue.cli import reading  # noqa: PLC0415
+
+    reading.list_(state=state, project=project, limit=limit, cursor=cursor, as_json=as_json)
+
+
+@app.command()
+def report(pipeline: PipelineRef, as_json: Json = False) -> None:
+    """The report: what the agents found, and whether the pipeline may go on."""
+    from trilogue.cli import reading  # noqa: PLC0415
+
+    reading.report(pipeline, as_json=as_json)
+
+
+@app.command()
+def result(
+    pipeline: PipelineRef,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write it to a file, as Markdown.")] = None,
+    as_json: Json = False,
+) -> None:
+    """The agreed text, who decided it, and any dissent."""
+    from trilogue.cli import reading  # noqa: PLC0415
+
+    reading.result(pipeline, output=output, as_json=as_json)
+
+
+@blocks_app.command("register")
+def blocks_register(
+    save: Annotated[
+        bool, typer.Option("--save", help="Also save the blocks named `trilogue` from the environment.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Register the block types with the Prefect server."""
+    from trilogue.cli import administering  # noqa: PLC0415
+
+    administering.register_blocks(save=save, as_json=as_json)
+
+
+@db_app.command("upgrade")
+def db_upgrade(as_json: Json = False) -> None:
+    """Bring the ledger's database to the newest schema revision."""
+    from trilogue.cli import administering  # noqa: PLC0415
+
+    administering.upgrade_database(as_json=as_json)
+
+
+@db_app.command("current")
+def db_current(as_json: Json = False) -> None:
+    """The schema revision of the ledger's database, and the newest one."""
+    from trilogue.cli import administering  # noqa: PLC0415
+
+    administering.current_database(as_json=as_json)

@@ -1,0 +1,120 @@
+"""How a pipeline's entries look to a person: one sentence an entry, the same live, watched and in a file.
+
+What models wrote is untrusted text: it is shown without control characters and never as markup.
+"""
+
+from rich.text import Text
+
+from trilogue.actions import clean
+from trilogue.board import Board
+from trilogue.entry import Entry, Kind
+from trilogue.pipeline import Status
+
+STATUS_STYLES = {
+    Status.SPAWNED: "dim",
+    Status.RUNNING: "blue",
+    Status.REPORT: "yellow",
+    Status.ORCHESTRATING: "blue",
+    Status.COMPLETED: "green",
+    Status.TIMEOUT: "yellow",
+    Status.ORCHESTRATION_FAILED: "red",
+    Status.ORCHESTRATION_ERROR: "red",
+    Status.FAILED: "red",
+    Status.STOPPED: "magenta",
+}
+_ACTOR_STYLES = {"ALPHA": "cyan", "BETA": "magenta", "GAMMA": "yellow"}
+_TITLE_LENGTH = 90
+
+
+def inert(text: str) -> str:
+    """The text without anything that could steer a terminal."""
+    return str(clean(text))
+
+
+def short(text: str, length: int = _TITLE_LENGTH) -> str:
+    """One line of at most `length` characters."""
+    line = " ".join(inert(text).split())
+    return line if len(line) <= length else line[: length - 1].rstrip() + "…"
+
+
+def sentence(board: Board, entry: Entry) -> Text | None:
+    """What an entry tells, on the board that it was applied to; None for what tells a person nothing new."""
+    words = _words(board, entry)
+    if words is None:
+        return None
+    who = board.role_of(entry.actor)
+    return Text.assemble((f"{who:<6} ", _ACTOR_STYLES.get(who, "dim")), words)
+
+
+def _words(board: Board, entry: Entry) -> str | Text | None:
+    body = entry.body
+    match entry.kind:
+        case Kind.PHASE_STARTED:
+            return Text(f"── {body['phase']}", style="bold")
+        case Kind.AGENT_SPAWNED:
+            because = f" because of {body['reason']}" if body.get("reason") else ""
+            return f"spawned {body['agent_id']} ({body['role']}, {inert(body['model'])}){because}"
+        case Kind.FINDING:
+            return f"finds {body['id']}: {short(body['title'])} (confidence {body['confidence']:.0%})"
+        case Kind.PROPOSAL:
+            return f"proposes {body['id']}: {short(body['title'])}"
+        case Kind.REVISION:
+            return f"revises {body['proposal']} (revision {body['revision']}): {short(body['title'])}"
+        case Kind.CRITIQUE:
+            return f"criticises {body['proposal']}: {short(body['text'])}"
+        case Kind.VOTE:
+            verdict = Text(f"{body['verdict']}s", style="green" if body["verdict"] == "approve" else "red")
+            why = f": {short(body['reason'])}" if body["reason"] else ""
+            return Text.assemble(verdict, f" {body['proposal']} (revision {body['revision']}){why}")
+        case Kind.SOLUTION:
+            what = f"solves {body['subtask']}" if body["subtask"] else "solves the objective"
+            return f"{what}: {short(body['title'])}"
+        case Kind.MESSAGE:
+            return f"to {body['to']}: {short(body['content'])}"
+        case Kind.RULING:
+            return f"rules ({body['outcome']}) on {body['proposal']}: {short(body['reason'])}"
+        case Kind.SUBTASK:
+            return f"subtask {body['id']} for {body['assignee']}: {short(body['title'])}"
+        case Kind.MEDIATION_STARTED:
+            return Text(f"GAMMA is called: {body['trigger']} {_evidence(body['evidence'])}", style="yellow")
+        case Kind.MEDIATION_ENDED:
+            return f"mediation ended: {inert(body['outcome'])}"
+        case Kind.GUIDANCE:
+            return f"guidance: {short(body['text'])}"
+        case Kind.VIOLATION:
+            return Text(f"violation by {body['agent_id']}: {short(body['reason'])}", style="red")
+        case Kind.HANDOFF:
+            return Text(
+                f"{body['agent_id']} is out ({body['reason']}); handed to {body['to'] or 'nobody'}", style="red"
+            )
+        case Kind.REPORT:
+            reasons = "; ".join(body["continuation"]["reasons"])
+            held = "" if body["continuation"]["auto"] else f"; held: {reasons}"
+            return f"report: {body['findings']} findings, complexity {body['complexity']:.2f}{held}"
+        case Kind.CONSENSUS:
+            return Text(f"agreed: {short(body['title'])} (decided by {short(body['decided_by'])})", style="green")
+        case Kind.STATUS if Status(body["status"]).ended:
+            status = Status(body["status"])
+            why = f": {short(body['error']['message'], 200)}" if body["error"] else ""
+            return Text(f"{status}{why}", style=STATUS_STYLES[status])
+        case Kind.TURN_ENDED:
+            return _turn(entry)
+        case _:
+            return None
+
+
+def _turn(entry: Entry) -> str | Text | None:
+    """Only a turn that brought no actions is worth a line; the others' actions have theirs."""
+    body = entry.body
+    if body["error"]:
+        return Text(f"turn {body['turn']}: {body['outcome']}: {short(body['error']['message'], 160)}", style="red")
+    if body["actions"] == ["pass"]:
+        return Text("passes", style="dim")
+    return Text(f"turn {body['turn']}: {body['outcome']}", style="red") if body["outcome"] != "acted" else None
+
+
+def _evidence(evidence: object) -> str:
+    if not isinstance(evidence, dict):
+        return ""
+    shown = (f"{name.replace('_', ' ')}: {value}" for name, value in evidence.items())
+    return f"({', '.join(shown)})"

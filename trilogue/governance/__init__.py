@@ -1,0 +1,1 @@
+"""What agents may do and spend, and what happens when they do otherwise."""

@@ -1,0 +1,122 @@
+"""Starting and taking up pipelines through Prefect, in this process.
+
+Prefect's settings must stand before it is imported, and its import takes a second or more:
+so it is imported here, late, and nowhere on the way to `--help`.
+"""
+
+import asyncio
+import os
+import tomllib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from trilogue import embedded
+from trilogue.services import Services, open_services
+from trilogue.settings import Settings
+from trilogue.spec import PipelineSpec, RoundSpec
+
+
+def prefect_configured() -> bool:
+    """Whether the user named a Prefect server, in the environment or in the active Prefect profile."""
+    if os.environ.get("PREFECT_API_URL"):
+        return True
+    folder = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    try:
+        profiles = tomllib.loads((folder / "profiles.toml").read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError):
+        return False
+    active = os.environ.get("PREFECT_PROFILE") or profiles.get("active")
+    return bool(profiles.get("profiles", {}).get(active, {}).get("PREFECT_API_URL"))
+
+
+@contextmanager
+def prefect_server(settings: Settings, progress: Callable[[str], None]) -> Iterator[None]:
+    """A Prefect server to run flows against: the configured one, else the embedded one, shared and started if need be.
+
+    Enter it before an event loop runs. Until it is left, the environment names the server.
+    """
+    quiet = {
+        # What the flow run logs belongs into the Prefect UI, not between the lines of our own display.
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "trilogue,tasks",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    if prefect_configured():
+        with _environment(quiet):
+            yield
+        return
+    with embedded.serving(settings.home, progress=progress, redis=settings.redis_url is None) as servers:
+        assert servers.prefect_api_url is not None
+        own = {"PREFECT_API_URL": servers.prefect_api_url, "PREFECT_HOME": str(settings.home / "prefect")}
+        with _environment(quiet | own):
+            yield
+
+
+@contextmanager
+def _environment(names: dict[str, str]) -> Iterator[None]:
+    former = {name: os.environ.get(name) for name in names}
+    for name, value in names.items():
+        os.environ[name] = value if name == "PREFECT_API_URL" else os.environ.get(name, value)
+    try:
+        yield
+    finally:
+        for name, value in former.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+async def effective(settings: Settings) -> Settings:
+    """The settings with the Prefect blocks over them, where a Prefect server is configured."""
+    if not prefect_configured():
+        return settings
+    from blocks.loading import configured  # noqa: PLC0415  (imports Prefect)
+
+    return await configured(settings)
+
+
+@asynccontextmanager
+async def serving(settings: Settings) -> AsyncIterator[Services]:
+    """Services for flows that run in this process, shared by all of them."""
+    from tasks.session import process_services  # noqa: PLC0415  (imports Prefect)
+
+    async with open_services(await effective(settings)) as services:
+        token = process_services.set(services)
+        try:
+            yield services
+        finally:
+            process_services.reset(token)
+
+
+async def carry(services: Services, pipeline_id: str, spec: PipelineSpec) -> None:
+    """Run the flow `pipeline` for a recorded pipeline; its end is on the ledger.
+
+    Raises:
+        Conflict: somebody else works on it, or it has ended.
+        CancelledError: interrupted; the lease was given back.
+    """
+    from flows.pipeline import pipeline  # noqa: PLC0415  (imports Prefect)
+
+    await _ended(pipeline(objective=spec.objective, project=spec.project, pipeline_id=pipeline_id, return_state=True))
+
+
+async def carry_on(pipeline_id: str, asked: RoundSpec) -> None:
+    """Run the flow `continuation`; raises as `carry`, and what `Services.begin_round` raises."""
+    from flows.continuation import continue_pipeline  # noqa: PLC0415  (imports Prefect)
+
+    await _ended(continue_pipeline(pipeline_id=pipeline_id, **asked.model_dump(), return_state=True))
+
+
+async def _ended(run: Awaitable[Any]) -> None:
+    """Wait for a flow run. Its own `Failed` states say what the ledger says; anything else is raised."""
+    state = await run
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+    if state.is_crashed() or (state.is_failed() and state.name == "Failed"):
+        await state.aresult()

@@ -1,0 +1,200 @@
+"""The ledger's public face: everything asynchronous, every error ours.
+
+Writes go through the one writer of this process, reads through a few threads of their
+own. Every method takes the tenant; what another tenant owns is `NotFound`.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Self, TypeVar
+
+from sqlalchemy import URL, Connection
+
+from trilogue.clock import Micros
+from trilogue.entry import Draft, Entry
+from trilogue.errors import TrilogueError
+from trilogue.ledger import append, leases, queries, schema
+from trilogue.ledger.chain import check_text
+from trilogue.ledger.engine import READERS, address, parse_url, reading_engine, writing_engine
+from trilogue.ledger.faults import translate
+from trilogue.ledger.rows import (
+    AgentRow,
+    CheckpointRow,
+    Claim,
+    Fence,
+    Head,
+    Page,
+    PipelineKey,
+    PipelineRow,
+    UsageRow,
+)
+from trilogue.ledger.writer import Writer
+from trilogue.pipeline import Status
+
+T = TypeVar("T")
+
+
+class Ledger:
+    """The record of everything, in one SQLite or PostgreSQL database; open it with `Ledger.open`."""
+
+    def __init__(self, url: URL) -> None:
+        self._address = address(url)
+        self._writing = writing_engine(url)
+        self._reading = reading_engine(url)
+        self._writer = Writer(self._writing, address=self._address)
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="ledger-read")
+
+    @classmethod
+    async def open(cls, url: str, *, migrate: bool) -> Self:
+        """Open the ledger at `url`.
+
+        Args:
+            migrate: bring an empty or older database up first; otherwise it is refused.
+
+        Raises:
+            Invalid: the address or the database cannot be used.
+            RevisionMismatch: the database is of another version of Trilogue.
+            Unavailable: the server does not answer.
+        """
+        await asyncio.to_thread(schema.upgrade if migrate else schema.check, url)
+        return cls(parse_url(url))
+
+    async def close(self) -> None:
+        """Commit what is waiting and let go of all connections."""
+        await self._writer.close()
+        await asyncio.to_thread(self._readers.shutdown)
+        self._writing.dispose()
+        self._reading.dispose()
+
+    def __repr__(self) -> str:
+        return f"Ledger({self._address!r})"
+
+    async def spawn(self, tenant: str, pipeline_id: str, drafts: Sequence[Draft], *, at: Micros) -> list[Entry]:
+        """Record a new pipeline: `drafts` begin with its `pipeline_spawned`.
+
+        Raises:
+            Conflict: code `exists` for the id, `external_id_taken` for the external id.
+        """
+        check_text("tenant", tenant)
+        check_text("pipeline id", pipeline_id)
+        prepared = append.prepare_all(drafts)
+        return await self._writer.write(lambda c: append.spawn(c, tenant, pipeline_id, prepared, at))
+
+    async def append(self, fence: Fence, drafts: Sequence[Draft], *, at: Micros) -> list[Entry]:
+        """Append `drafts`, all or none, and return them as the entries that they became.
+
+        Raises:
+            Fenced: another attempt has taken over, or (code `stopped`) the pipeline was stopped.
+            IllegalTransition: a status that may not follow.
+        """
+        prepared = append.prepare_all(drafts)
+        return await self._writer.write(lambda c: append.append(c, fence, prepared, at))
+
+    async def append_outside(
+        self, tenant: str, pipeline_id: str, decide: Callable[[PipelineRow], Sequence[Draft]], *, at: Micros
+    ) -> list[Entry]:
+        """Append from outside, as stop, continue and resume do: whoever works on the pipeline is fenced off.
+
+        Args:
+            decide: a pure function from the pipeline as it is, locked, to what to append; it may
+                raise. It runs in the writer's thread, at times twice. For nothing, nothing changes.
+        """
+        return await self._writer.write(lambda c: append.append_outside(c, tenant, pipeline_id, decide, at))
+
+    async def claim(
+        self,
+        tenant: str,
+        pipeline_id: str,
+        *,
+        owner: str,
+        lease_seconds: float,
+        flow_run_id: str | None,
+        expected_attempt: int | None = None,
+    ) -> Claim:
+        """Take the lease, under a new attempt.
+
+        Raises:
+            Conflict: it is `leased`, the pipeline has `ended`, or is at an `other_attempt` than expected.
+        """
+        return await self._writer.write(
+            lambda c: leases.claim(
+                c,
+                tenant,
+                pipeline_id,
+                owner=owner,
+                lease_seconds=lease_seconds,
+                flow_run_id=flow_run_id,
+                expected_attempt=expected_attempt,
+            )
+        )
+
+    async def renew(self, owner: str, *, lease_seconds: float) -> set[PipelineKey]:
+        """Prolong every lease that is still `owner`'s; returns whose they are."""
+        return await self._writer.write(lambda c: leases.renew(c, owner, lease_seconds=lease_seconds))
+
+    async def release(self, fence: Fence, *, owner: str) -> None:
+        """Give a lease back; does nothing where it is no longer `owner`'s."""
+        await self._writer.write(lambda c: leases.release(c, fence, owner=owner))
+
+    async def get_pipeline(self, tenant: str, pipeline_id: str) -> PipelineRow:
+        """The pipeline, or `NotFound`."""
+        return await self._read(lambda c: queries.select_pipeline(c, tenant, pipeline_id))
+
+    async def find_by_external_id(self, tenant: str, external_id: str) -> str | None:
+        """The id of the pipeline that was spawned with `external_id`."""
+        return await self._read(lambda c: queries.external_id_of(c, tenant, external_id))
+
+    async def find_pipelines(self, tenant: str, prefix: str, limit: int) -> list[PipelineRow]:
+        """At most `limit` pipelines whose id begins with `prefix`, by id."""
+        return await self._read(lambda c: queries.select_pipelines_by_prefix(c, tenant, prefix, limit))
+
+    async def list_pipelines(
+        self,
+        tenant: str,
+        *,
+        limit: int = 50,
+        cursor: str | None = None,
+        status: Status | None = None,
+        project: str | None = None,
+    ) -> Page:
+        """A page of pipelines, newest first; a bad `cursor` or `limit` is `Invalid`."""
+        return await self._read(
+            partial(queries.select_page, tenant=tenant, limit=limit, cursor=cursor, status=status, project=project)
+        )
+
+    async def entries(self, tenant: str, pipeline_id: str, *, after: int = 0, limit: int | None = None) -> list[Entry]:
+        """The entries with a `seq` above `after`, in order; none for an unknown pipeline."""
+        return await self._read(lambda c: queries.select_entries(c, tenant, pipeline_id, after=after, limit=limit))
+
+    async def heads(self, keys: AbstractSet[PipelineKey]) -> dict[PipelineKey, Head]:
+        """How far the pipelines of `keys` are, in one query; unknown ones are left out."""
+        if not keys:
+            return {}
+        return await self._read(lambda c: queries.select_heads(c, keys))
+
+    async def agents(self, tenant: str, pipeline_id: str) -> list[AgentRow]:
+        """The pipeline's agents in the order in which they came."""
+        return await self._read(lambda c: queries.select_agents(c, tenant, pipeline_id))
+
+    async def usage(self, tenant: str, pipeline_id: str) -> list[UsageRow]:
+        """What each of the pipeline's agents used in all."""
+        return await self._read(lambda c: queries.select_usage(c, tenant, pipeline_id))
+
+    async def checkpoints(self, tenant: str, pipeline_id: str) -> list[CheckpointRow]:
+        """The pipeline's checkpoints, oldest first."""
+        return await self._read(lambda c: queries.select_checkpoints(c, tenant, pipeline_id))
+
+    async def _read(self, query: Callable[[Connection], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._query, query)
+
+    def _query(self, query: Callable[[Connection], T]) -> T:
+        try:
+            with self._reading.connect() as connection:
+                return query(connection)
+        except TrilogueError:
+            raise
+        except Exception as error:
+            raise translate(error, self._address) from error

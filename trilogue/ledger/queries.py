@@ -1,0 +1,228 @@
+"""Reading the ledger: the statements, and rows as values."""
+
+import base64
+import binascii
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import BigInteger, Connection, RowMapping, Select, cast, func, select, tuple_
+
+from trilogue.agent import AgentStatus, Role, Tier
+from trilogue.entry import Entry, Kind
+from trilogue.errors import Invalid, NotFound
+from trilogue.ledger.chain import decode
+from trilogue.ledger.engine import database_now
+from trilogue.ledger.rows import (
+    AgentRow,
+    CheckpointRow,
+    Head,
+    Page,
+    PipelineKey,
+    PipelineRow,
+    StoredError,
+    UsageRow,
+)
+from trilogue.ledger.tables import agents, checkpoints, entries, pipelines, usage
+from trilogue.pipeline import Phase, Status
+
+LONGEST_PAGE = 500
+_LAST_CHARACTER = "\U0010ffff"
+
+PIPELINE_COLUMNS = (*pipelines.c, database_now().label("read_at"))
+
+
+def select_pipeline(connection: Connection, tenant: str, pipeline_id: str, *, lock: bool = False) -> PipelineRow:
+    """One pipeline; `lock` holds its row until the transaction ends.
+
+    Raises:
+        NotFound: the tenant has none of that id.
+    """
+    query = select(*PIPELINE_COLUMNS).where(pipelines.c.tenant == tenant, pipelines.c.id == pipeline_id)
+    row = connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
+    if row is None:
+        raise NotFound(f"no pipeline {pipeline_id!r}", code="no_pipeline")
+    return pipeline_row(row)
+
+
+def external_id_of(connection: Connection, tenant: str, external_id: str) -> str | None:
+    """The id of the pipeline that bears `external_id`."""
+    query = select(pipelines.c.id).where(pipelines.c.tenant == tenant, pipelines.c.external_id == external_id)
+    return connection.execute(query).scalar_one_or_none()
+
+
+def select_pipelines_by_prefix(connection: Connection, tenant: str, prefix: str, limit: int) -> list[PipelineRow]:
+    """Pipelines whose id begins with `prefix`, by id."""
+    query = (
+        select(*PIPELINE_COLUMNS)
+        .where(
+            pipelines.c.tenant == tenant,
+            pipelines.c.id >= prefix,
+            pipelines.c.id < prefix + _LAST_CHARACTER,
+        )
+        .order_by(pipelines.c.id)
+        .limit(limit)
+    )
+    return [pipeline_row(row) for row in connection.execute(query).mappings()]
+
+
+def select_page(
+    connection: Connection,
+    tenant: str,
+    *,
+    limit: int,
+    cursor: str | None,
+    status: Status | None,
+    project: str | None,
+) -> Page:
+    """A page of pipelines, newest first. Pipelines that come meanwhile do not move those on later pages."""
+    if not 1 <= limit <= LONGEST_PAGE:
+        raise Invalid(f"a page has 1 to {LONGEST_PAGE} pipelines, not {limit!r}", code="bad_limit")
+    query: Select[Any] = select(*PIPELINE_COLUMNS).where(pipelines.c.tenant == tenant)
+    if status is not None:
+        query = query.where(pipelines.c.status == status.value)
+    if project is not None:
+        query = query.where(pipelines.c.project == project)
+    if cursor is not None:
+        query = query.where(tuple_(pipelines.c.created_at, pipelines.c.id) < tuple_(*_read_cursor(cursor)))
+    query = query.order_by(pipelines.c.created_at.desc(), pipelines.c.id.desc()).limit(limit + 1)
+    rows = [pipeline_row(row) for row in connection.execute(query).mappings()]
+    more = len(rows) > limit
+    return Page(items=rows[:limit], next=_write_cursor(rows[limit - 1]) if more else None)
+
+
+def select_entries(
+    connection: Connection, tenant: str, pipeline_id: str, *, after: int, limit: int | None
+) -> list[Entry]:
+    """Entries with a `seq` above `after`, in order."""
+    query = (
+        select(entries)
+        .where(entries.c.tenant == tenant, entries.c.pipeline_id == pipeline_id, entries.c.seq > after)
+        .order_by(entries.c.seq)
+        .limit(limit)
+    )
+    return [
+        Entry(**{**row, "kind": Kind(row["kind"]), "body": decode(row["body"])})
+        for row in connection.execute(query).mappings()
+    ]
+
+
+def select_heads(connection: Connection, keys: Iterable[PipelineKey]) -> dict[PipelineKey, Head]:
+    """The heads of those of `keys` that exist."""
+    query = select(
+        pipelines.c.tenant, pipelines.c.id, pipelines.c.head_seq, pipelines.c.attempt, pipelines.c.stop_requested_at
+    ).where(tuple_(pipelines.c.tenant, pipelines.c.id).in_(list(keys)))
+    return {
+        (row.tenant, row.id): Head(row.head_seq, row.attempt, row.stop_requested_at is not None)
+        for row in connection.execute(query)
+    }
+
+
+def select_agents(connection: Connection, tenant: str, pipeline_id: str) -> list[AgentRow]:
+    """A pipeline's agents in the order in which they came."""
+    query = (
+        select(agents)
+        .where(agents.c.tenant == tenant, agents.c.pipeline_id == pipeline_id)
+        .order_by(agents.c.spawned_at, agents.c.agent_id)
+    )
+    return [
+        AgentRow(
+            agent_id=row.agent_id,
+            role=Role(row.role),
+            tier=Tier(row.tier),
+            runtime=row.runtime,
+            model=row.model,
+            status=AgentStatus(row.status),
+            spawned_at=row.spawned_at,
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def select_usage(connection: Connection, tenant: str, pipeline_id: str) -> list[UsageRow]:
+    """What each agent used in all, by agent id."""
+
+    def total(column: Any) -> Any:
+        # PostgreSQL sums big integers to NUMERIC.
+        return cast(func.coalesce(func.sum(column), 0), BigInteger)
+
+    query = (
+        select(
+            usage.c.agent_id,
+            func.count().label("turns"),
+            total(usage.c.input_tokens).label("input_tokens"),
+            total(usage.c.output_tokens).label("output_tokens"),
+            total(usage.c.cached_tokens).label("cached_tokens"),
+            total(usage.c.cost_nanousd).label("cost_nanousd"),
+            func.count(usage.c.cost_nanousd).label("known_costs"),
+            total(usage.c.calls).label("calls"),
+        )
+        .where(usage.c.tenant == tenant, usage.c.pipeline_id == pipeline_id)
+        .group_by(usage.c.agent_id)
+        .order_by(usage.c.agent_id)
+    )
+    return [
+        UsageRow(
+            agent_id=row.agent_id,
+            turns=row.turns,
+            input_tokens=row.input_tokens,
+            output_tokens=row.output_tokens,
+            cached_tokens=row.cached_tokens,
+            cost_nanousd=row.cost_nanousd if row.known_costs == row.turns else None,
+            calls=row.calls,
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def select_checkpoints(connection: Connection, tenant: str, pipeline_id: str) -> list[CheckpointRow]:
+    """A pipeline's checkpoints, oldest first."""
+    query = (
+        select(checkpoints)
+        .where(checkpoints.c.tenant == tenant, checkpoints.c.pipeline_id == pipeline_id)
+        .order_by(checkpoints.c.seq)
+    )
+    return [
+        CheckpointRow(
+            seq=row.seq,
+            name=row.name,
+            to_seq=row.to_seq,
+            status=Status(row.status),
+            phase=Phase(row.phase),
+            round=row.round,
+            details=None if row.details is None else decode(row.details),
+            at=row.at,
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def pipeline_row(row: RowMapping) -> PipelineRow:
+    """A row of `PIPELINE_COLUMNS` as a value."""
+    values = dict(row)
+    code, message, at = values.pop("error_code"), values.pop("error_message"), values.pop("error_at")
+    values |= {
+        "pipeline_id": values.pop("id"),
+        "spec": decode(values["spec"]),
+        "status": Status(values["status"]),
+        "phase": Phase(values["phase"]),
+        "error": StoredError(code=code, message=message, at=at) if code is not None else None,
+    }
+    return PipelineRow(**values)
+
+
+def _write_cursor(last: PipelineRow) -> str:
+    text = json.dumps([last.created_at, last.pipeline_id])
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str) -> tuple[int, str]:
+    try:
+        created_at, pipeline_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        if type(created_at) is int and abs(created_at) < 2**63 and isinstance(pipeline_id, str):
+            return created_at, pipeline_id
+    except (ValueError, TypeError, binascii.Error, RecursionError):
+        pass
+    raise Invalid(
+        f"{cursor!r} is no cursor of this list: pass on `next` as it came, or leave it out", code="bad_cursor"
+    )

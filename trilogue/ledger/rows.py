@@ -1,0 +1,162 @@
+"""What the ledger's queries return: frozen values, one class a table."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from trilogue.agent import AgentStatus, Role, Tier
+from trilogue.clock import Micros
+from trilogue.pipeline import Phase, Status
+
+PipelineKey = tuple[str, str]
+"""Tenant and pipeline id."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fence:
+    """The right to append: good until the pipeline's attempt is raised or the pipeline is stopped."""
+
+    tenant: str
+    pipeline_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredError:
+    """Why a pipeline ended as it did."""
+
+    code: str
+    message: str
+    at: Micros
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineRow:
+    """A pipeline as the ledger knew it at `read_at`.
+
+    Attributes:
+        spec: the body of its `pipeline_spawned`.
+        flow_run_id: the Prefect flow run of the present attempt, or of the last one.
+        read_at: database time of the reading; leases are compared with nothing else.
+    """
+
+    tenant: str
+    pipeline_id: str
+    project: str | None
+    external_id: str | None
+    spec: Mapping[str, Any]
+    status: Status
+    phase: Phase
+    round: int
+    attempt: int
+    head_seq: int
+    head_hash: str
+    flow_run_id: str | None
+    lease_owner: str | None
+    lease_until: Micros | None
+    stop_requested_at: Micros | None
+    orchestration_started_at: Micros | None
+    deadline_at: Micros | None
+    error: StoredError | None
+    ended_at: Micros | None
+    created_at: Micros
+    updated_at: Micros
+    read_at: Micros
+
+    @property
+    def objective(self) -> str:
+        """What the user asked for."""
+        return str(self.spec["objective"])
+
+    @property
+    def fence(self) -> Fence:
+        """The right to append under the present attempt."""
+        return Fence(tenant=self.tenant, pipeline_id=self.pipeline_id, attempt=self.attempt)
+
+    @property
+    def leased(self) -> bool:
+        """Whether some worker may act for the pipeline."""
+        return self.lease_until is not None and self.lease_until > self.read_at
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether a worker should act for the pipeline but none may: not ended, no live lease.
+
+        SPAWNED and REPORT may wait without a worker; there only a lease that ran out
+        without having been released tells of one that died.
+        """
+        if self.status.ended or self.leased:
+            return False
+        return self.status in {Status.RUNNING, Status.ORCHESTRATING} or self.lease_until is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """Some pipelines, newest first; `next` is the cursor of the page after, `None` on the last."""
+
+    items: list[PipelineRow]
+    next: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A won lease; `pipeline` is the row after it, `previous_flow_run_id` that of the attempt before."""
+
+    fence: Fence
+    pipeline: PipelineRow
+    previous_flow_run_id: str | None
+
+
+class Head(NamedTuple):
+    """What a worker must know of a pipeline that it runs: how far it is, and whether it may still write."""
+
+    head_seq: int
+    attempt: int
+    stopped: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentRow:
+    """One agent of a pipeline."""
+
+    agent_id: str
+    role: Role
+    tier: Tier
+    runtime: str
+    model: str
+    status: AgentStatus
+    spawned_at: Micros
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsageRow:
+    """What one agent used in all.
+
+    Attributes:
+        turns: ended turns that called a model.
+        input_tokens, output_tokens, cached_tokens: of the turns whose server told them.
+        cost_nanousd: billionths of a dollar; `None` when any turn's cost is unknown.
+        calls: model calls, those that failed included.
+    """
+
+    agent_id: str
+    turns: int
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    cost_nanousd: int | None
+    calls: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointRow:
+    """A named state from which the pipeline can go on: the fold of its entries up to `to_seq`."""
+
+    seq: int
+    name: str
+    to_seq: int
+    status: Status
+    phase: Phase
+    round: int
+    details: Any
+    at: Micros

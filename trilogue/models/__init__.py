@@ -1,0 +1,1 @@
+"""Language models: the gateway that calls them, and what goes in and comes out."""

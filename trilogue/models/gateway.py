@@ -1,0 +1,184 @@
+"""The one way to a language model: a structured question in, a value or an error out, and what it cost.
+
+Whether the model is at OpenRouter, on this machine, or the built-in rehearsal, only the
+address differs. Retries, weaker forms of asking, and the one repair turn all happen here, so
+nobody above needs to know of them.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import add
+from typing import Any, TypeVar
+
+import httpx2
+
+from trilogue.errors import Exhausted, Invalid, Malformed
+from trilogue.models.answer import Answer
+from trilogue.models.endpoint import Endpoint
+from trilogue.models.faults import CallFailed
+from trilogue.models.parsing import parse
+from trilogue.models.question import Observer, Question, Reply, Usage, tokens_in
+from trilogue.models.retrying import LONGEST_WAIT, retrying
+from trilogue.models.shapes import KnownShapes, Message, messages_for, repair_messages, request_for
+from trilogue.models.wire import OnText, Wire
+
+T = TypeVar("T")
+
+PROBE_TIMEOUT = 5.0
+PROBE_TRIES = 2
+PROBE_WAIT = 1.0
+LONGEST_QUOTE = 8_000
+"""Characters of a bad answer that its repair turn shows to the model."""
+LONGEST_COMPLAINT = 1_000
+
+
+class Gateway:
+    """Calls models at one endpoint; safe to share by all tasks of one event loop.
+
+    Args:
+        tries: calls made at most for one answer, as long as failures may pass.
+        retry_wait: seconds before the second try; later ones wait longer.
+        call_timeout: seconds for one call from sending to the last byte.
+        http_client: another transport (the rehearsal's); closed with the gateway.
+        observe: told how every single HTTP call of `complete` ended.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        tries: int,
+        retry_wait: float,
+        call_timeout: float,
+        http_client: httpx2.AsyncClient | None = None,
+        observe: Observer | None = None,
+    ) -> None:
+        self.endpoint = endpoint
+        self._tries = tries
+        self._retry_wait = retry_wait
+        self._longest_wait = min(LONGEST_WAIT, call_timeout)
+        self._wire = Wire(endpoint, call_timeout=call_timeout, http_client=http_client, observe=observe)
+        self._shapes = KnownShapes()
+
+    async def close(self) -> None:
+        """Close all connections; the gateway cannot be used afterwards."""
+        await self._wire.close()
+
+    async def complete(
+        self, question: Question, *, read: Callable[[Any], T], on_text: OnText | None = None
+    ) -> Reply[T]:
+        """Ask `question`; failures are returned, not raised, so that what was spent is never lost.
+
+        Args:
+            read: makes a value of the answer's JSON, or raises `ValueError` or `Invalid` with a message
+                that the model is shown in its one repair turn.
+            on_text: gets the whole raw text so far each time that it has grown; a retry or a repair
+                begins again with a short text.
+
+        Returns:
+            A reply whose error, if any, is one of `Malformed` (the repair turn did not help),
+            `EndpointFault` (after the last try), `Denied`, `Exhausted` or `Invalid`.
+        """
+        spent = [Usage(model=question.model)]
+        messages: list[Message] = messages_for(question)
+        complaint = ""
+        for repairing in (False, True):
+            try:
+                answer = await self._answer(question, messages, spent=spent, on_text=on_text)
+            except CallFailed as failed:
+                return Reply(error=failed.error, usage=reduce(add, spent))
+            try:
+                value = await _value(answer, question=question, read=read)
+            except Malformed as error:
+                complaint = self._wire.scrub(error.message, longest=LONGEST_COMPLAINT)
+                messages = repair_messages(messages, answer=answer.text[:LONGEST_QUOTE], complaint=complaint)
+            else:
+                return Reply(value=value, usage=reduce(add, spent), repaired=repairing)
+        return Reply(error=Malformed(complaint), usage=reduce(add, spent))
+
+    async def probe(self) -> list[str]:
+        """Check quickly that the endpoint can be used; the ids of the models that a local server serves.
+
+        Raises:
+            Denied: the key is refused.
+            Exhausted: the key's limit is spent.
+            EndpointFault: the endpoint cannot be reached or does not answer.
+            Invalid: something answers there, but no OpenAI-compatible server.
+        """
+        openrouter = self.endpoint.mode == "openrouter"
+        try:
+            answered = await retrying(
+                lambda: self._wire.get("/key" if openrouter else "/models", timeout=PROBE_TIMEOUT),
+                tries=min(PROBE_TRIES, self._tries),
+                retry_wait=self._retry_wait,
+                longest_wait=PROBE_WAIT,
+            )
+        except CallFailed as failed:
+            if openrouter and failed.said and failed.said.status in {404, 405}:
+                return []  # another gateway behind OPENROUTER_BASE_URL, which knows no `/key`
+            raise failed.error from None
+        content = answered.get("data") if isinstance(answered, dict) else None
+        if openrouter:
+            remaining = content.get("limit_remaining") if isinstance(content, dict) else None
+            if isinstance(remaining, int | float) and remaining <= 0:
+                raise Exhausted(
+                    f"{self.endpoint.base_url}/key says that the key has nothing left; add credit or raise its limit",
+                    code="credit_spent",
+                )
+            return []
+        if not isinstance(content, list):
+            raise Invalid(
+                f"{self.endpoint.base_url}/models answered no list of models; "
+                "give the address of an OpenAI-compatible server, which mostly ends in /v1",
+                code="bad_model_address",
+            )
+        return [item["id"] for item in content if isinstance(item, dict) and isinstance(item.get("id"), str)]
+
+    async def _answer(
+        self, question: Question, messages: Sequence[Message], *, spent: list[Usage], on_text: OnText | None
+    ) -> Answer:
+        """One answer, asked for as the model is known to take it; what each call took is added to `spent`."""
+        shape = self._shapes.of(question.model)
+        asked_tokens = sum(tokens_in(message["content"]) for message in messages)
+
+        async def attempt() -> Answer:
+            answer = Answer(model=question.model, asked_tokens=asked_tokens)
+            request = request_for(question, messages, endpoint=self.endpoint, shape=shape)
+            try:
+                await self._wire.ask(request, answer, on_text=on_text)
+            except CallFailed as failed:
+                spent.append(failed.usage)
+                if failed.said and shape.without(failed.said):
+                    failed.again = False  # asking in another way helps, asking again does not
+                raise
+            spent.append(answer.usage())
+            return answer
+
+        while True:
+            try:
+                answer = await retrying(
+                    attempt, tries=self._tries, retry_wait=self._retry_wait, longest_wait=self._longest_wait
+                )
+            except CallFailed as failed:
+                weaker = shape.without(failed.said) if failed.said else None
+                if weaker is None:
+                    raise
+                shape = weaker
+            else:
+                self._shapes.keep(question.model, shape)
+                return answer
+
+
+async def _value(answer: Answer, *, question: Question, read: Callable[[Any], T]) -> T:
+    if answer.refusal and not answer.text.strip():
+        raise Malformed(f"the model refused: {answer.refusal}")
+    try:
+        # In a thread: on hostile text it may take most of a second, and everybody shares this loop.
+        return read(await asyncio.to_thread(parse, answer.text))
+    except (ValueError, Invalid) as error:
+        if answer.was_cut:
+            raise Malformed(
+                f"the answer was cut at max_tokens={question.max_tokens}: {error}; answer more briefly"
+            ) from error
+        raise Malformed(str(error)) from error

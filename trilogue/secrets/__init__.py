@@ -1,0 +1,1 @@
+"""Secrets from where an operator keeps them: Vault."""

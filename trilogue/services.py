@@ -1,0 +1,327 @@
+"""The only place where parts are wired together, from plain values.
+
+`Services` are those of one process and one event loop: one ledger, one Redis client, one
+gateway a mode, one loop that renews leases. Where nothing is configured it brings the
+embedded ones.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+from pydantic import SecretStr
+
+from trilogue import clock, embedded
+from trilogue.agent import Role
+from trilogue.attempt import Attempt
+from trilogue.board import Board, fold
+from trilogue.deliberation.room import Rules
+from trilogue.deliberation.turns import lost_turns
+from trilogue.entry import Draft, Entry
+from trilogue.errors import Conflict, Invalid, NotFound, TrilogueError
+from trilogue.ledger import Claim, Ledger, PipelineRow, sqlite_url
+from trilogue.live import Live
+from trilogue.mediation import Thresholds
+from trilogue.models.gateway import Gateway
+from trilogue.models.modes import Choice, choose, endpoint
+from trilogue.models.rehearsal import RehearsalTransport
+from trilogue.phases import check_continuable, model_of, round_begun, spawned
+from trilogue.pipeline import new_pipeline_id
+from trilogue.secrets.vault import DRAGONFLY_PASSWORD, OPENROUTER_KEY, Vault, VaultAccess
+from trilogue.settings import Settings
+from trilogue.spec import PipelineSpec, RoundSpec
+
+logger = logging.getLogger(__name__)
+
+TENANT = "default"
+"""The one tenant until tenants come."""
+
+
+def ledger_url(settings: Settings) -> str:
+    """The ledger's address: as configured, else SQLite under `TRILOGUE_HOME`."""
+    if settings.database_url:
+        return settings.database_url.get_secret_value()
+    return sqlite_url(settings.home / "ledger.db")
+
+
+async def open_ledger(settings: Settings) -> Ledger:
+    """The ledger; the embedded one is created and migrated on first use.
+
+    Raises:
+        Invalid: `TRILOGUE_HOME` cannot be written.
+    """
+    if not settings.database_url:
+        try:
+            settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise Invalid(
+                f"TRILOGUE_HOME {str(settings.home)!r} cannot be used: {error.strerror or error}; "
+                "set it to a folder that can be written",
+                code="bad_home",
+            ) from None
+    return await Ledger.open(ledger_url(settings), migrate=settings.database_url is None)
+
+
+class Services:
+    """What a process needs to carry pipelines; made by `open_services`."""
+
+    def __init__(self, *, settings: Settings, ledger: Ledger, live: Live) -> None:
+        self.settings = settings
+        self.ledger = ledger
+        self.live = live
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._gateways: dict[tuple[str, bool], Gateway] = {}
+        self._opening = asyncio.Lock()
+        self._held: dict[tuple[str, str], asyncio.Task[object]] = {}
+
+    async def gateway(self, mode: str, rehearsal: bool) -> Gateway:
+        """The gateway of a mode, opened once."""
+        async with self._opening:
+            if (mode, rehearsal) not in self._gateways:
+                self._gateways[mode, rehearsal] = await self._open_gateway(mode, rehearsal)
+            return self._gateways[mode, rehearsal]
+
+    async def _open_gateway(self, mode: str, rehearsal: bool) -> Gateway:
+        settings = self.settings
+        key = await self._openrouter_key() if mode == "openrouter" else None
+        transport = httpx2.AsyncClient(transport=RehearsalTransport(settings.rehearsal_latency)) if rehearsal else None
+        return Gateway(
+            endpoint(settings, mode="openrouter" if mode == "openrouter" else "local", rehearsal=rehearsal, key=key),
+            tries=settings.call_tries,
+            retry_wait=0.05 if rehearsal else settings.retry_wait,
+            call_timeout=settings.call_timeout,
+            http_client=transport,
+        )
+
+    async def _openrouter_key(self) -> SecretStr | None:
+        """From Vault where it is configured and holds the key, else from the environment."""
+        settings = self.settings
+        if access := VaultAccess.from_settings(settings):
+            try:
+                async with Vault(access) as vault:
+                    return await vault.read(*OPENROUTER_KEY)
+            except NotFound:
+                if not settings.openrouter_api_key:
+                    raise
+        if settings.openrouter_api_key is None:
+            raise Invalid(
+                "mode 'openrouter' needs a key: set OPENROUTER_API_KEY, or VAULT_ADDR with the key at "
+                "secret/data/api-keys/openrouter → api_key",
+                code="no_api_key",
+            )
+        return settings.openrouter_api_key
+
+    async def models_for(self, spec: Mapping[str, Any]) -> dict[Role, str]:
+        """The model of each role for a pipeline's first phases: the role's own, else the pipeline's, else served.
+
+        Asks the endpoint whether it can be used at all, so that a wrong key or address is known
+        before any agent works.
+
+        Raises:
+            Invalid, Denied, Exhausted, EndpointFault: it cannot.
+        """
+        choice = Choice(mode=spec["mode"], rehearsal=spec["rehearsal"], model=spec["model"] or None)
+        return await self._models(choice, {Role(r): model for r, model in spec["models"].items()})
+
+    async def _models(self, choice: Choice, named: Mapping[Role, str]) -> dict[Role, str]:
+        served = await (await self.gateway(choice.mode, choice.rehearsal)).probe()
+        model = choice.model or next(iter(served), None)
+        if model is None:
+            raise Invalid(
+                f"{self.settings.local_model_url!r} serves no model; load one there, or name one with --model",
+                code="no_model_served",
+            )
+        return {role: named.get(role, model) for role in Role}
+
+    async def begin_round(self, pipeline_id: str, asked: RoundSpec) -> None:
+        """Begin another round from outside, as asked; what is not asked for stays as in the last one.
+
+        Raises:
+            NotFound: no such pipeline.
+            Conflict: it is not where a round can begin, or somebody works on it.
+            Invalid, Denied, Exhausted, EndpointFault: the round's models cannot be used; nothing was changed.
+        """
+        board = await self.board(pipeline_id)
+        check_continuable(board)
+        choice = self._next_choice(board, asked)
+        kept = {} if asked.mode or asked.model else {role: model_of(board, role) for role in Role}
+        models = await self._models(choice, kept)
+
+        def decide(row: PipelineRow) -> list[Draft]:
+            if row.leased or row.head_seq != board.seq:
+                raise Conflict(f"pipeline {pipeline_id!r} is being worked on; try again when it stands still")
+            return round_begun(
+                board,
+                clock.now(),
+                models,
+                asked=asked,
+                mode=choice.mode,
+                rehearsal=choice.rehearsal,
+                timeout=asked.timeout or (board.round.timeout if board.round else board.spec["timeout"]),
+            )
+
+        self.live.poster.post(await self.ledger.append_outside(TENANT, pipeline_id, decide, at=clock.now()))
+
+    def _next_choice(self, board: Board, asked: RoundSpec) -> Choice:
+        last: Any = board.round
+        mode = last.mode if last else board.spec["mode"]
+        rehearsal = last.rehearsal if last else board.spec["rehearsal"]
+        if asked.mode is None and asked.model is None:
+            return Choice(mode=mode, rehearsal=rehearsal, model=model_of(board, Role.ALPHA))
+        model = asked.model or (model_of(board, Role.ALPHA) if asked.mode == mode else None)
+        return choose(self.settings, mode=asked.mode or mode, model=model, may_rehearse=False)
+
+    async def spawn(self, spec: PipelineSpec, *, may_rehearse: bool, pipeline_id: str | None = None) -> str:
+        """Record a new pipeline and return its id.
+
+        Raises:
+            Invalid: mode and model do not go together, or nothing says which model to use.
+            Conflict: the id or external id is taken.
+        """
+        choice = choose(self.settings, mode=spec.mode, model=spec.model, may_rehearse=may_rehearse)
+        drafts = spawned(
+            spec,
+            mode=choice.mode,
+            rehearsal=choice.rehearsal,
+            model=choice.model or "",
+            timeout=spec.timeout or self.settings.orchestration_timeout,
+            agent_timeout=spec.agent_timeout or self.settings.agent_timeout,
+        )
+        pipeline_id = pipeline_id or new_pipeline_id()
+        self.live.poster.post(await self.ledger.spawn(TENANT, pipeline_id, drafts, at=clock.now()))
+        return pipeline_id
+
+    async def board(self, pipeline_id: str) -> Board:
+        """The board as recorded. Raises `NotFound` for an unknown id."""
+        await self.ledger.get_pipeline(TENANT, pipeline_id)
+        return fold(await self.ledger.entries(TENANT, pipeline_id))
+
+    @asynccontextmanager
+    async def attempt(self, pipeline_id: str, *, flow_run_id: str | None) -> AsyncIterator[Attempt]:
+        """Take a pipeline's lease and go on from its entries; on leaving, give the lease back.
+
+        A lease that is lost cancels the task that entered.
+
+        Raises:
+            NotFound: no such pipeline.
+            Conflict: somebody else works on it, or it has ended.
+        """
+        claim = await self.ledger.claim(
+            TENANT,
+            pipeline_id,
+            owner=self.owner,
+            lease_seconds=self.settings.lease_seconds,
+            flow_run_id=flow_run_id,
+        )
+        key = (TENANT, pipeline_id)
+        task = asyncio.current_task()
+        assert task is not None
+        self._held[key] = task
+        try:
+            yield await self._taken_up(claim)
+            await self.live.poster.flush(timeout=2.0)
+        finally:
+            del self._held[key]
+            with contextlib.suppress(TrilogueError):  # out of reach: the lease runs out by itself
+                await asyncio.shield(self.ledger.release(claim.fence, owner=self.owner))
+
+    async def _taken_up(self, claim: Claim) -> Attempt:
+        entries = await self.ledger.entries(claim.fence.tenant, claim.fence.pipeline_id)
+        attempt = Attempt(
+            fence=claim.fence,
+            board=fold(entries),
+            rules=self._rules(claim.pipeline.spec),
+            ledger=self.ledger,
+            live=self.live,
+            gateway=self.gateway,
+            answer_tokens=self.settings.answer_tokens,
+            fallback_models=self.settings.fallbacks,
+        )
+        await attempt.append(lost_turns)
+        return attempt
+
+    def _rules(self, spec: Mapping[str, object]) -> Rules:
+        settings = self.settings
+        return Rules(
+            thresholds=Thresholds(
+                stuck=settings.stuck_threshold,
+                conflict=settings.conflict_threshold,
+                complexity=settings.complexity_threshold,
+                turn_limit=settings.turn_limit,
+            ),
+            agent_timeout=float(str(spec["agent_timeout"])),
+        )
+
+    async def renew_leases(self) -> None:
+        """Renew this process's leases for ever, three times within their length; one that was lost ends its work."""
+        while True:
+            await asyncio.sleep(self.settings.lease_seconds / 3)
+            if not self._held:
+                continue
+            asked = set(self._held)
+            try:
+                kept = await self.ledger.renew(self.owner, lease_seconds=self.settings.lease_seconds)
+            except TrilogueError as error:
+                logger.warning("leases were not renewed: %s", error.message)
+                continue
+            for key in asked - kept:
+                if task := self._held.get(key):
+                    logger.error("the lease of %s was lost; another worker has taken it up", key[1])
+                    task.cancel()
+
+    async def close(self) -> None:
+        for gateway in self._gateways.values():
+            await gateway.close()
+
+
+@asynccontextmanager
+async def open_services(settings: Settings) -> AsyncIterator[Services]:
+    """The services of this process, closed in order on leaving.
+
+    Raises:
+        Invalid, Unavailable, RevisionMismatch, Denied, NotFound: what is configured cannot be used.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        ledger = await open_ledger(settings)
+        stack.push_async_callback(ledger.close)
+        url, password = await _redis(settings, stack)
+
+        async def backfill(tenant: str, pipeline_id: str, after: int) -> list[Entry]:
+            return await ledger.entries(tenant, pipeline_id, after=after)
+
+        live = Live(url, password=password, board_ttl=settings.board_ttl, backfill=backfill)
+        await stack.enter_async_context(live)
+        services = Services(settings=settings, ledger=ledger, live=live)
+        stack.push_async_callback(services.close)
+        renewing = asyncio.create_task(services.renew_leases())
+        stack.callback(renewing.cancel)
+        yield services
+
+
+async def _redis(settings: Settings, stack: contextlib.AsyncExitStack) -> tuple[str, SecretStr | None]:
+    """Address and password of Redis: as configured, with the password from Vault where it has none; else embedded."""
+    if settings.redis_url is None:
+        using = embedded.serving(settings.home, prefect=False)
+        servers = await asyncio.to_thread(using.__enter__)
+        stack.callback(using.__exit__, None, None, None)
+        assert servers.redis_url is not None
+        return servers.redis_url, None
+    url = settings.redis_url.get_secret_value()
+    if _has_password(url) or not (access := VaultAccess.from_settings(settings)):
+        return url, None
+    try:
+        async with Vault(access) as vault:
+            return url, await vault.read(*DRAGONFLY_PASSWORD)
+    except NotFound:
+        return url, None  # a Redis without a password needs none in Vault
+
+
+def _has_password(url: str) -> bool:
+    return "@" in url.partition("://")[2].partition("/")[0]

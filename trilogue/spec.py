@@ -1,0 +1,147 @@
+"""What a user asks for: an objective with its options, checked before anything is started."""
+
+import hashlib
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from trilogue.agent import Role
+from trilogue.errors import Invalid
+
+LONGEST_OBJECTIVE = 32_768
+LONGEST_CONTEXT = 256 * 1024
+_ALLOWED_CONTROLS = "\n\t\r"
+
+Mode = Literal["openrouter", "local"]
+
+
+def _plain(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty or blank: say in plain text what you want")
+    for place, character in enumerate(text):
+        if (ord(character) < 0x20 and character not in _ALLOWED_CONTROLS) or 0x7F <= ord(character) <= 0x9F:
+            raise ValueError(f"has the control character {character!r} at position {place}; plain text only")
+        if 0xD800 <= ord(character) <= 0xDFFF:
+            raise ValueError(f"has a character at position {place} that is not valid Unicode")
+    return text
+
+
+def _objective(text: str) -> str:
+    if len(text) > LONGEST_OBJECTIVE:
+        raise ValueError(
+            f"has {len(text):,} characters; at most {LONGEST_OBJECTIVE:,}. Longer material belongs in context documents"
+        )
+    return _plain(text)
+
+
+def _context_text(text: str) -> str:
+    if (size := len(text.encode(errors="surrogatepass"))) > LONGEST_CONTEXT:
+        raise ValueError(f"has {size:,} bytes; at most {LONGEST_CONTEXT:,} a document")
+    return _plain(text)
+
+
+_Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+_Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+
+
+class ContextDocument(BaseModel):
+    """A text that both agents are given as a source."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: Annotated[_Name, Field(description="What the agents call it, such as a file name.")]
+    text: Annotated[str, AfterValidator(_context_text), Field(description="Plain text, at most 256 KiB.")]
+
+
+# The fields, with the descriptions that the Prefect UI, OpenAPI and our errors show.
+Objective = Annotated[
+    str,
+    AfterValidator(_objective),
+    Field(description="What you want, in plain text (at most 32,768 characters).", min_length=1),
+]
+AutoContinue = Annotated[bool, Field(description="Go on from REPORT by itself; off holds the pipeline there.")]
+ModeChoice = Annotated[
+    Mode | None,
+    Field(
+        description="Where models are called: `openrouter`, or `local` (your own server, or the built-in rehearsal)."
+    ),
+]
+Model = Annotated[_Name | None, Field(description="The model of all agents; empty for the configured one.")]
+Models = Annotated[dict[Role, _Name] | None, Field(description='A model per role, such as {"GAMMA": "…"}.')]
+Timeout = Annotated[_Seconds | None, Field(description="Seconds that a round of ORCHESTRATE may take.")]
+AgentTimeout = Annotated[_Seconds | None, Field(description="Seconds that each agent may take in RUN.")]
+Context = Annotated[
+    tuple[ContextDocument, ...], Field(description="Texts that both agents are given as sources.", max_length=32)
+]
+Project = Annotated[_Name, Field(description="The project that the pipeline belongs to.")]
+Labels = Annotated[tuple[_Name, ...], Field(description="Words to find the pipeline by.", max_length=32)]
+ExternalId = Annotated[_Name | None, Field(description="Your own id for it; unique in your tenant.")]
+PipelineId = Annotated[
+    _Name | None, Field(description="A pipeline that is recorded already, to be taken up; empty for a new one.")
+]
+KnownPipelineId = Annotated[_Name, Field(description="The pipeline to continue, such as p-7k3m9q2xw4bd.")]
+Reason = Annotated[str, Field(description="Why it is continued; kept on record.", max_length=2_000)]
+Guidance = Annotated[
+    str, Field(description="What the agents should heed; they see it on the board.", max_length=LONGEST_OBJECTIVE)
+]
+
+
+class PipelineSpec(BaseModel):
+    """One objective with its options; `None` means "as configured". Durations are seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    objective: Objective
+    auto_continue: AutoContinue = True
+    mode: ModeChoice = None
+    model: Model = None
+    models: Models = None
+    timeout: Timeout = None
+    agent_timeout: AgentTimeout = None
+    context: Context = ()
+    project: Project = "default"
+    labels: Labels = ()
+    external_id: ExternalId = None
+
+
+class RoundSpec(BaseModel):
+    """What `continue` may change for the next round; `None` means "as before"."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    mode: ModeChoice = None
+    model: Model = None
+    timeout: Timeout = None
+    reason: Reason = ""
+    guidance: Guidance = ""
+
+
+def checked_spec(**values: Any) -> PipelineSpec:
+    """A `PipelineSpec` from plain values.
+
+    Raises:
+        Invalid: names the field, what is wrong with it, and its value where that is short.
+    """
+    try:
+        return PipelineSpec(**{name: value for name, value in values.items() if value is not None})
+    except ValidationError as error:
+        raise _invalid(error) from None
+
+
+def checked_round(**values: Any) -> RoundSpec:
+    """A `RoundSpec` from plain values. Raises `Invalid` like `checked_spec`."""
+    try:
+        return RoundSpec(**{name: value for name, value in values.items() if value is not None})
+    except ValidationError as error:
+        raise _invalid(error) from None
+
+
+def _invalid(error: ValidationError) -> Invalid:
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "request"
+    what = first["msg"].removeprefix("Value error, ")
+    value = first.get("input")
+    shown = f" (given: {value!r})" if isinstance(value, str | int | float) and len(str(value)) <= 80 else ""
+    return Invalid(f"{where}: {what[:1].lower()}{what[1:]}{shown}", code=f"invalid_{where.split('.')[0]}")
+
+
+def digest(text: str) -> str:
+    """SHA-256 of a text, lowercase hex."""
+    return hashlib.sha256(text.encode()).hexdigest()
