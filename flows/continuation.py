@@ -9,7 +9,7 @@ import tasks
 from trilogue.spec import Guidance, KnownPipelineId, ModeChoice, Model, Reason, RoundSpec, Timeout
 
 
-@flow(name="continuation", flow_run_name=tasks.run_name, persist_result=False)
+@flow(name="continuation", flow_run_name=tasks.run_name, **tasks.FLOW_OPTIONS)
 async def continue_pipeline(
     pipeline_id: KnownPipelineId,
     mode: ModeChoice = None,

@@ -23,7 +23,7 @@ from trilogue.spec import (
 )
 
 
-@flow(name="pipeline", flow_run_name=tasks.run_name, persist_result=False)
+@flow(name="pipeline", flow_run_name=tasks.run_name, **tasks.FLOW_OPTIONS)
 async def pipeline(
     objective: Objective,
     auto_continue: AutoContinue = True,

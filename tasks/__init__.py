@@ -5,10 +5,12 @@ The flows use what is re-exported here.
 
 from tasks.agents import negotiation, research
 from tasks.naming import run_name
+from tasks.options import FLOW_OPTIONS
 from tasks.phases import begin_round, complete, report, spawn
 from tasks.session import continued, started
 
 __all__ = [
+    "FLOW_OPTIONS",
     "begin_round",
     "complete",
     "continued",

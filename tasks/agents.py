@@ -61,19 +61,19 @@ def _ended_as(status: AgentStatus) -> State[Any]:
             return Completed()
 
 
-@task(name="run-agent", task_run_name="run-{role}", tags=["trilogue", "agent"], **OPTIONS)
+@task(name="run-agent", task_run_name="run-{role}", **OPTIONS)
 async def _run_agent(role: str) -> State[Any]:
     attempt = session().attempt
     began = next(span.started_at for span in reversed(attempt.board.phases) if span.phase is Phase.RUN)
     return _ended_as(await rounds.research(attempt, Role(role.upper()), began + seconds(attempt.rules.agent_timeout)))
 
 
-@task(name="negotiate", task_run_name="negotiate-{role}", tags=["trilogue", "agent"], **OPTIONS)
+@task(name="negotiate", task_run_name="negotiate-{role}", **OPTIONS)
 async def _negotiate(role: str) -> State[Any]:
     return _ended_as(await rounds.negotiate(session().attempt, Role(role.upper())))
 
 
-@task(name="mediate", task_run_name="mediate-gamma", tags=["trilogue", "agent"], **OPTIONS)
+@task(name="mediate", task_run_name="mediate-gamma", **OPTIONS)
 async def _mediate(trigger: str, evidence: dict[str, Any]) -> State[Any]:
     outcome = await mediating.mediate(session().attempt, Due(trigger=Trigger(trigger), evidence=evidence))
     if outcome.startswith("failed"):

@@ -1,5 +1,7 @@
 """The options that our tasks share, each with its reason."""
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from prefect.cache_policies import NO_CACHE
@@ -24,10 +26,19 @@ async def store_out_of_reach(_task: object, _run: TaskRun, state: State[Any]) ->
 
 
 OPTIONS: dict[str, Any] = {
+    # No tags: for each tagged task run Prefect asks its server for concurrency slots, which one on SQLite
+    # often answers with 503, and the client then waits two seconds. Deployments bear the tags.
     "retries": STORE_RETRIES,
     "retry_delay_seconds": STORE_RETRY_DELAYS,
     "retry_condition_fn": store_out_of_reach,
     # The ledger remembers what was done; a task run again finds its entries there.
     "cache_policy": NO_CACHE,
     "persist_result": False,
+}
+
+FLOW_OPTIONS: dict[str, Any] = {
+    # The ledger keeps the result. A storage that is named spares Prefect 3.8 from asking its server for one
+    # with a blocking client, whose socket it leaves open; nothing is ever written there.
+    "persist_result": False,
+    "result_storage": Path(tempfile.gettempdir()),
 }

@@ -12,7 +12,7 @@ from trilogue.pipeline import Status
 from trilogue.report import continuation
 
 
-@task(name="spawn", tags=["trilogue"], **OPTIONS)
+@task(name="spawn", **OPTIONS)
 async def spawn() -> None:
     """Agents with their models, secrets resolved, the endpoint known to be usable; then RUN begins."""
     current = session()
@@ -22,7 +22,7 @@ async def spawn() -> None:
         announce(current.attempt)
 
 
-@task(name="report", tags=["trilogue"], **OPTIONS)
+@task(name="report", **OPTIONS)
 async def report() -> bool:
     """Join the findings; whether the pipeline goes on to ORCHESTRATE by itself."""
     current = session()
@@ -37,7 +37,7 @@ async def report() -> bool:
     return attempt.board.status is Status.ORCHESTRATING
 
 
-@task(name="orchestrate", tags=["trilogue"], **OPTIONS)
+@task(name="orchestrate", **OPTIONS)
 async def begin_round() -> None:
     """Begin the first round, unless this attempt took up one that is under way."""
     attempt = session().attempt
@@ -46,7 +46,7 @@ async def begin_round() -> None:
         announce(attempt)
 
 
-@task(name="complete", tags=["trilogue"], **OPTIONS)
+@task(name="complete", **OPTIONS)
 async def complete() -> None:
     """Result and audit into the ledger, the final checkpoint, and artifacts for people."""
     attempt = session().attempt

@@ -58,17 +58,14 @@ def prefect_server(settings: Settings, progress: Callable[[str], None]) -> Itera
 
 @contextmanager
 def _environment(names: dict[str, str]) -> Iterator[None]:
-    former = {name: os.environ.get(name) for name in names}
-    for name, value in names.items():
-        os.environ[name] = value if name == "PREFECT_API_URL" else os.environ.get(name, value)
+    """Set what is not set already, and take it back on leaving."""
+    added = {name: value for name, value in names.items() if name not in os.environ}
+    os.environ.update(added)
     try:
         yield
     finally:
-        for name, value in former.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in added:
+            os.environ.pop(name, None)
 
 
 async def effective(settings: Settings) -> Settings:
@@ -93,7 +90,7 @@ async def serving(settings: Settings) -> AsyncIterator[Services]:
             process_services.reset(token)
 
 
-async def carry(services: Services, pipeline_id: str, spec: PipelineSpec) -> None:
+async def carry(pipeline_id: str, spec: PipelineSpec) -> None:
     """Run the flow `pipeline` for a recorded pipeline; its end is on the ledger.
 
     Raises:

@@ -7,7 +7,7 @@ both end as the plain values that `trilogue.services` takes.
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from trilogue.errors import Invalid
@@ -18,10 +18,6 @@ OPENROUTER_URL = "https://openrouter.ai/api/v1"
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
 
-def _env(name: str) -> AliasChoices:
-    return AliasChoices(name)
-
-
 class Settings(BaseSettings):
     """All settings; each field's alias is its environment variable. Durations are seconds.
 
@@ -29,42 +25,42 @@ class Settings(BaseSettings):
     value into one clear `Invalid`.
     """
 
-    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore")
 
-    home: Path = Field(Path("~/.trilogue"), validation_alias=_env("TRILOGUE_HOME"))
-    database_url: SecretStr | None = Field(None, validation_alias=_env("TRILOGUE_DATABASE_URL"))
-    redis_url: SecretStr | None = Field(None, validation_alias=_env("REDIS_URL"))
+    home: Path = Field(Path("~/.trilogue"), validation_alias="TRILOGUE_HOME")
+    database_url: SecretStr | None = Field(None, validation_alias="TRILOGUE_DATABASE_URL")
+    redis_url: SecretStr | None = Field(None, validation_alias="REDIS_URL")
 
-    vault_addr: str | None = Field(None, validation_alias=_env("VAULT_ADDR"))
-    vault_token: SecretStr | None = Field(None, validation_alias=_env("VAULT_TOKEN"))
-    vault_role_id: str | None = Field(None, validation_alias=_env("VAULT_ROLE_ID"))
-    vault_secret_id: SecretStr | None = Field(None, validation_alias=_env("VAULT_SECRET_ID"))
-    vault_namespace: str | None = Field(None, validation_alias=_env("VAULT_NAMESPACE"))
-    vault_mount: str = Field("secret", validation_alias=_env("TRILOGUE_VAULT_MOUNT"))
-    vault_verify: bool = Field(True, validation_alias=_env("TRILOGUE_VAULT_VERIFY"))
-    vault_cacert: str | None = Field(None, validation_alias=_env("VAULT_CACERT"))
+    vault_addr: str | None = Field(None, validation_alias="VAULT_ADDR")
+    vault_token: SecretStr | None = Field(None, validation_alias="VAULT_TOKEN")
+    vault_role_id: str | None = Field(None, validation_alias="VAULT_ROLE_ID")
+    vault_secret_id: SecretStr | None = Field(None, validation_alias="VAULT_SECRET_ID")
+    vault_namespace: str | None = Field(None, validation_alias="VAULT_NAMESPACE")
+    vault_mount: str = Field("secret", validation_alias="TRILOGUE_VAULT_MOUNT")
+    vault_verify: bool = Field(True, validation_alias="TRILOGUE_VAULT_VERIFY")
+    vault_cacert: str | None = Field(None, validation_alias="VAULT_CACERT")
 
-    openrouter_model: str = Field(DEFAULT_MODEL, validation_alias=_env("OPENROUTER_MODEL"))
-    openrouter_base_url: str = Field(OPENROUTER_URL, validation_alias=_env("OPENROUTER_BASE_URL"))
-    openrouter_api_key: SecretStr | None = Field(None, validation_alias=_env("OPENROUTER_API_KEY"))
-    fallback_models: str = Field("", validation_alias=_env("TRILOGUE_FALLBACK_MODELS"))
-    local_model_url: str | None = Field(None, validation_alias=_env("LOCAL_MODEL_URL"))
+    openrouter_model: str = Field(DEFAULT_MODEL, validation_alias="OPENROUTER_MODEL")
+    openrouter_base_url: str = Field(OPENROUTER_URL, validation_alias="OPENROUTER_BASE_URL")
+    openrouter_api_key: SecretStr | None = Field(None, validation_alias="OPENROUTER_API_KEY")
+    fallback_models: str = Field("", validation_alias="TRILOGUE_FALLBACK_MODELS")
+    local_model_url: str | None = Field(None, validation_alias="LOCAL_MODEL_URL")
 
-    auto_orchestrate: bool = Field(True, validation_alias=_env("AUTO_ORCHESTRATE"))
-    orchestration_timeout: Seconds = Field(120.0, validation_alias=_env("ORCHESTRATION_TIMEOUT"))
-    agent_timeout: Seconds = Field(120.0, validation_alias=_env("TRILOGUE_AGENT_TIMEOUT"))
-    call_timeout: Seconds = Field(60.0, validation_alias=_env("TRILOGUE_CALL_TIMEOUT"))
-    call_tries: int = Field(4, ge=1, le=20, validation_alias=_env("TRILOGUE_CALL_TRIES"))
-    retry_wait: Seconds = Field(0.5, validation_alias=_env("TRILOGUE_RETRY_WAIT"))
-    answer_tokens: int = Field(4096, ge=64, le=131_072, validation_alias=_env("TRILOGUE_ANSWER_TOKENS"))
-    turn_limit: int = Field(12, ge=1, le=1000, validation_alias=_env("TRILOGUE_TURN_LIMIT"))
-    stuck_threshold: Seconds = Field(30.0, validation_alias=_env("GAMMA_STUCK_THRESHOLD"))
-    conflict_threshold: int = Field(3, ge=1, le=1000, validation_alias=_env("GAMMA_CONFLICT_THRESHOLD"))
-    complexity_threshold: float = Field(0.8, ge=0, le=1, validation_alias=_env("GAMMA_COMPLEXITY_THRESHOLD"))
-    rehearsal_latency: float = Field(0.4, ge=0, le=3600, validation_alias=_env("TRILOGUE_REHEARSAL_LATENCY"))
+    auto_orchestrate: bool = Field(True, validation_alias="AUTO_ORCHESTRATE")
+    orchestration_timeout: Seconds = Field(120.0, validation_alias="ORCHESTRATION_TIMEOUT")
+    agent_timeout: Seconds = Field(120.0, validation_alias="TRILOGUE_AGENT_TIMEOUT")
+    call_timeout: Seconds = Field(60.0, validation_alias="TRILOGUE_CALL_TIMEOUT")
+    call_tries: int = Field(4, ge=1, le=20, validation_alias="TRILOGUE_CALL_TRIES")
+    retry_wait: Seconds = Field(0.5, validation_alias="TRILOGUE_RETRY_WAIT")
+    answer_tokens: int = Field(4096, ge=64, le=131_072, validation_alias="TRILOGUE_ANSWER_TOKENS")
+    turn_limit: int = Field(12, ge=1, le=1000, validation_alias="TRILOGUE_TURN_LIMIT")
+    stuck_threshold: Seconds = Field(30.0, validation_alias="GAMMA_STUCK_THRESHOLD")
+    conflict_threshold: int = Field(3, ge=1, le=1000, validation_alias="GAMMA_CONFLICT_THRESHOLD")
+    complexity_threshold: float = Field(0.8, ge=0, le=1, validation_alias="GAMMA_COMPLEXITY_THRESHOLD")
+    rehearsal_latency: float = Field(0.4, ge=0, le=3600, validation_alias="TRILOGUE_REHEARSAL_LATENCY")
 
-    lease_seconds: Seconds = Field(15.0, validation_alias=_env("TRILOGUE_LEASE_SECONDS"))
-    board_ttl: Seconds = Field(86_400.0, validation_alias=_env("TRILOGUE_BOARD_TTL"))
+    lease_seconds: Seconds = Field(15.0, validation_alias="TRILOGUE_LEASE_SECONDS")
+    board_ttl: Seconds = Field(86_400.0, validation_alias="TRILOGUE_BOARD_TTL")
 
     @field_validator("home")
     @classmethod
@@ -87,16 +83,24 @@ class Settings(BaseSettings):
         )
 
 
+def _variable(field: str) -> str:
+    alias = Settings.model_fields[field].validation_alias
+    assert isinstance(alias, str)
+    return alias
+
+
 def load_settings(**overrides: Any) -> Settings:
     """The settings of this process, with `overrides` by field name.
 
     Raises:
         Invalid: a variable holds a value that cannot be used; the message names variable and value.
     """
+    by_variable = {_variable(name): value for name, value in overrides.items()}
     try:
-        return Settings(**overrides)
+        return Settings(**by_variable)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
-        shown = "" if "key" in name.lower() or "token" in name.lower() else f", not {first['input']!r}"
+        secret = any(word in name for word in ("KEY", "TOKEN", "SECRET", "URL"))
+        shown = "" if secret else f", not {first['input']!r}"
         raise Invalid(f"{name}: {first['msg'][0].lower()}{first['msg'][1:]}{shown}", code="bad_setting") from None

@@ -26,7 +26,7 @@ def run(spec: PipelineSpec, *, as_json: bool) -> int:
     async def start(services: Services, view: View) -> tuple[str, Callable[[], Awaitable[None]]]:
         pipeline_id = await services.spawn(spec, may_rehearse=True)
         await _introduce(services, view, pipeline_id)
-        return pipeline_id, lambda: carry(services, pipeline_id, spec)
+        return pipeline_id, lambda: carry(pipeline_id, spec)
 
     return _carried(start, as_json=as_json, hold=not spec.auto_continue)
 
@@ -52,7 +52,7 @@ def resume(given: str, *, as_json: bool) -> int:
             raise Conflict(f"pipeline {pipeline_id!r} is {row.status}; only an interrupted one can be taken up")
         await _introduce(services, view, pipeline_id)
         spec = PipelineSpec(objective=row.objective, auto_continue=bool(row.spec["auto_continue"]))
-        return pipeline_id, lambda: carry(services, pipeline_id, spec)
+        return pipeline_id, lambda: carry(pipeline_id, spec)
 
     return _carried(start, as_json=as_json, hold=True)
 

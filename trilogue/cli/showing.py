@@ -39,14 +39,14 @@ def short(text: str, length: int = _TITLE_LENGTH) -> str:
 
 def sentence(board: Board, entry: Entry) -> Text | None:
     """What an entry tells, on the board that it was applied to; None for what tells a person nothing new."""
-    words = _words(board, entry)
+    words = _words(entry)
     if words is None:
         return None
     who = board.role_of(entry.actor)
     return Text.assemble((f"{who:<6} ", _ACTOR_STYLES.get(who, "dim")), words)
 
 
-def _words(board: Board, entry: Entry) -> str | Text | None:
+def _words(entry: Entry) -> str | Text | None:
     body = entry.body
     match entry.kind:
         case Kind.PHASE_STARTED:

@@ -68,17 +68,17 @@ class View:
             return await services.ledger.entries(TENANT, pipeline_id, after=seq)
 
         self._doing = ""
-        async with aclosing(services.live.follow(TENANT, pipeline_id, read)) as happening:  # type: ignore[type-var]  # it is a generator
+        async with aclosing(services.live.follow(TENANT, pipeline_id, read)) as happening:
             async for item in happening:
                 if isinstance(item, Delta):
                     self._stream(item)
                     continue
                 self._apply(item, silent=item.seq <= after)
-                if item.seq > after and await self._still(services, pipeline_id):
+                if item.seq > after and self._still():
                     break
         return self._board
 
-    async def _still(self, services: Services, pipeline_id: str) -> bool:
+    def _still(self) -> bool:
         """Whether nothing more will come by itself: ended, or held at REPORT with no one at work."""
         if self._board.status.ended:
             return self._board.checkpoints[-1:] == (self._board.status.value.lower(),)

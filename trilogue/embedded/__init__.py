@@ -28,7 +28,7 @@ from trilogue.embedded.joining import Joining
 from trilogue.embedded.place import Kind, Place, State
 from trilogue.errors import Invalid
 
-LINGER = 2.0
+LINGER = 4.0
 """Seconds that a server outlives its last user: long enough for the next command of a script."""
 
 _DEADLINE = 120.0
