@@ -3,14 +3,16 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 
 from trilogue.board import Board
 from trilogue.cli.finding import find
-from trilogue.cli.reading import everything, print_json, show_markdown
+from trilogue.cli.reading import everything, print_json, show_markdown, with_ledger
 from trilogue.cli.viewing import View
 from trilogue.errors import Conflict, Unavailable
 from trilogue.launch import carry, carry_on, effective, prefect_server, serving
 from trilogue.outcome import outcome_json, result_markdown
+from trilogue.phases import check_continuable
 from trilogue.pipeline import Status
 from trilogue.services import TENANT, Services, open_services
 from trilogue.settings import load_settings
@@ -23,38 +25,41 @@ _LAST_LOOK = 5.0
 def run(spec: PipelineSpec, *, as_json: bool) -> int:
     """Record a new pipeline and carry it. Returns the exit code."""
 
-    async def start(services: Services, view: View) -> tuple[str, Callable[[], Awaitable[None]]]:
+    async def start(services: Services, view: View) -> Work:
         pipeline_id = await services.spawn(spec, may_rehearse=True)
         await _introduce(services, view, pipeline_id)
-        return pipeline_id, lambda: carry(pipeline_id, spec)
+        return Work(pipeline_id=pipeline_id, seen=0, flow=lambda: carry(pipeline_id, spec))
 
     return _carried(start, as_json=as_json, hold=not spec.auto_continue)
 
 
 def continue_(given: str, asked: RoundSpec, *, as_json: bool) -> int:
     """Begin another round and carry it. Returns the exit code."""
+    # Known before any server is started, and checked again when the round begins.
+    row, board, _ = with_ledger(lambda ledger: everything(ledger, given))
+    check_continuable(board)
 
-    async def start(services: Services, view: View) -> tuple[str, Callable[[], Awaitable[None]]]:
-        pipeline_id = await find(services.ledger, given)
-        view.say(f"pipeline {pipeline_id}: another round")
-        return pipeline_id, lambda: carry_on(pipeline_id, asked)
+    async def start(services: Services, view: View) -> Work:
+        await _introduce(services, view, row.pipeline_id)
+        return Work(pipeline_id=row.pipeline_id, seen=board.seq, flow=lambda: carry_on(row.pipeline_id, asked))
 
     return _carried(start, as_json=as_json, hold=False)
 
 
 def resume(given: str, *, as_json: bool) -> int:
     """Take up an interrupted pipeline. Returns the exit code."""
+    row, board, _ = with_ledger(lambda ledger: everything(ledger, given))
+    if row.status.ended:
+        raise Conflict(f"pipeline {row.pipeline_id!r} is {row.status}; only an interrupted one can be taken up")
+    if row.leased:
+        raise Conflict(f"pipeline {row.pipeline_id!r} is being worked on; `trilogue watch {row.pipeline_id}` shows it")
+    spec = PipelineSpec(objective=row.objective, auto_continue=bool(row.spec["auto_continue"]))
 
-    async def start(services: Services, view: View) -> tuple[str, Callable[[], Awaitable[None]]]:
-        pipeline_id = await find(services.ledger, given)
-        row = await services.ledger.get_pipeline(TENANT, pipeline_id)
-        if row.status.ended:
-            raise Conflict(f"pipeline {pipeline_id!r} is {row.status}; only an interrupted one can be taken up")
-        await _introduce(services, view, pipeline_id)
-        spec = PipelineSpec(objective=row.objective, auto_continue=bool(row.spec["auto_continue"]))
-        return pipeline_id, lambda: carry(pipeline_id, spec)
+    async def start(services: Services, view: View) -> Work:
+        await _introduce(services, view, row.pipeline_id)
+        return Work(pipeline_id=row.pipeline_id, seen=board.seq, flow=lambda: carry(row.pipeline_id, spec))
 
-    return _carried(start, as_json=as_json, hold=True)
+    return _carried(start, as_json=as_json, hold=not spec.auto_continue)
 
 
 async def _introduce(services: Services, view: View, pipeline_id: str) -> None:
@@ -71,10 +76,16 @@ async def _introduce(services: Services, view: View, pipeline_id: str) -> None:
         view.say(f"{error.message}; going on without it, by reading the ledger", style="yellow")
 
 
-_Start = Callable[[Services, View], Awaitable[tuple[str, Callable[[], Awaitable[None]]]]]
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """A pipeline to be carried: the flow run that does it, and up to which `seq` the user has seen it."""
+
+    pipeline_id: str
+    seen: int
+    flow: Callable[[], Awaitable[None]]
 
 
-def _carried(start: _Start, *, as_json: bool, hold: bool) -> int:
+def _carried(start: Callable[[Services, View], Awaitable[Work]], *, as_json: bool, hold: bool) -> int:
     """Servers up, services open, the flow run and its view side by side, then the outcome."""
     settings = load_settings()
     view = View(to_stderr=as_json)
@@ -86,13 +97,15 @@ def _carried(start: _Start, *, as_json: bool, hold: bool) -> int:
         return _INTERRUPTED
 
 
-async def _side_by_side(start: _Start, view: View, *, as_json: bool, hold: bool) -> int:
+async def _side_by_side(
+    start: Callable[[Services, View], Awaitable[Work]], view: View, *, as_json: bool, hold: bool
+) -> int:
     async with serving(load_settings()) as services:
-        pipeline_id, work = await start(services, view)
-        row = await services.ledger.get_pipeline(TENANT, pipeline_id)
-        shown = asyncio.create_task(view.follow(services, pipeline_id, after=row.head_seq if row.round else 0))
+        work = await start(services, view)
+        pipeline_id = work.pipeline_id
+        shown = asyncio.create_task(view.follow(services, pipeline_id, after=work.seen))
         try:
-            await work()
+            await work.flow()
             with suppress(TimeoutError):
                 await asyncio.wait_for(shown, _LAST_LOOK)
         except asyncio.CancelledError:

@@ -37,6 +37,8 @@ FILLS_AT_ONCE = 16
 """Pipelines that are filled from the ledger at the same time."""
 BACKFILL_TIMEOUT = 5.0
 """Seconds the ledger may take for one of them, while all the others wait."""
+LAST_ROUND = 0.5
+"""Seconds that sending may still take when the process closes; who wants more has called `flush`."""
 
 _Place = tuple[str, str]
 
@@ -75,6 +77,7 @@ class Poster:
         self._deltas: dict[tuple[str, str, int], Delta] = {}
         self._deltas_due = 0.0
         self._away = False
+        self._closing = False
         self._woken = asyncio.Event()
         self._settled = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
@@ -87,6 +90,11 @@ class Poster:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._task is not None
+        self._closing = True
+        self._woken.set()
+        if not self._away:
+            # Cut off in the middle of sending, a connection would outlive us half closed.
+            await asyncio.wait([self._task], timeout=LAST_ROUND)
         await end(self._task)
 
     def post(self, entries: Sequence[Entry]) -> None:
@@ -149,6 +157,8 @@ class Poster:
         failures = 0
         while True:
             await self._something_due()
+            if self._closing:
+                return
             try:
                 await self._round()
             except FAULTS as error:
@@ -177,7 +187,7 @@ class Poster:
         self._away = False
 
     async def _something_due(self) -> None:
-        while (rest := self._rest()) > 0:
+        while not self._closing and (rest := self._rest()) > 0:
             self._woken.clear()
             try:
                 async with asyncio.timeout(None if rest == math.inf else rest):
