@@ -68,7 +68,12 @@ class Attempt:
 
     async def append(self, build: Callable[[Board], Sequence[Draft]]) -> None:
         # Shielded: a commit whose caller was cancelled must still reach the board.
-        await asyncio.shield(asyncio.ensure_future(self._append(build)))
+        appending = asyncio.ensure_future(self._append(build))
+        try:
+            await asyncio.shield(appending)
+        except asyncio.CancelledError:
+            appending.add_done_callback(_look_at)
+            raise
 
     async def _append(self, build: Callable[[Board], Sequence[Draft]]) -> None:
         async with self._lock:
@@ -155,6 +160,12 @@ class Attempt:
     def _delta(self, turn: OpenTurn, offset: int, text: str) -> None:
         delta = Delta(turn=turn.turn, agent_id=turn.agent_id, offset=offset, text=text)
         self._live.poster.delta(self.fence.tenant, self.fence.pipeline_id, delta)
+
+
+def _look_at(appending: "asyncio.Future[None]") -> None:
+    """Nobody waits any more for an append whose caller was cancelled; only its failure is worth a line."""
+    if not appending.cancelled() and (error := appending.exception()):
+        logger.warning("an append after a cancellation failed: %s", error)
 
 
 def _read(value: object, offer: Offer) -> tuple[Action, ...] | Violation:
