@@ -12,7 +12,7 @@ from trilogue.pipeline import Status
 from trilogue.report import continuation
 
 
-@task(name="spawn", **OPTIONS)
+@task(name="spawn", task_run_name="spawn", **OPTIONS)
 async def spawn() -> None:
     """Agents with their models, secrets resolved, the endpoint known to be usable; then RUN begins."""
     current = session()
@@ -22,7 +22,7 @@ async def spawn() -> None:
         announce(current.attempt)
 
 
-@task(name="report", **OPTIONS)
+@task(name="report", task_run_name="report", **OPTIONS)
 async def report() -> bool:
     """Join the findings; whether the pipeline goes on to ORCHESTRATE by itself."""
     current = session()
@@ -37,7 +37,7 @@ async def report() -> bool:
     return attempt.board.status is Status.ORCHESTRATING
 
 
-@task(name="orchestrate", **OPTIONS)
+@task(name="orchestrate", task_run_name="orchestrate", **OPTIONS)
 async def begin_round() -> None:
     """Begin the first round, unless this attempt took up one that is under way."""
     attempt = session().attempt
@@ -46,7 +46,7 @@ async def begin_round() -> None:
         announce(attempt)
 
 
-@task(name="complete", **OPTIONS)
+@task(name="complete", task_run_name="complete", **OPTIONS)
 async def complete() -> None:
     """Result and audit into the ledger, the final checkpoint, and artifacts for people."""
     attempt = session().attempt

@@ -58,6 +58,9 @@ class Session:
                 return Completed(name="Held", message=f"{message}, held until it is continued")
             case Status.STOPPED:
                 return Cancelled(message=message)
+            case Status.FAILED:
+                # A name that Prefect gives to no failure of its own, so that whoever waits can tell them apart.
+                return Failed(name="PipelineFailed", message=message)
             case status:
                 return Failed(name=status.value.replace("_", " ").title().replace(" ", ""), message=message)
 

@@ -35,18 +35,23 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def _call(
+    command: list[str], folder: Path, environment: dict[str, str], *, exit_code: int = 0
+) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True, check=False)
+    assert done.returncode == exit_code, f"{command}\n{done.stdout[-1500:]}\n{done.stderr[-1500:]}"
+    return done
+
+
 def test_make_run_installs_and_reaches_a_consensus(clone: Path, newcomer: dict[str, str]) -> None:
     began = time.monotonic()
-    first = subprocess.run(["make", "run"], cwd=clone, env=newcomer, text=True, capture_output=True, check=False)
-    assert first.returncode == 0, first.stderr[-2000:]
+    first = _call(["make", "run"], clone, newcomer)
     assert time.monotonic() - began < FIRST_RUN
     assert "COMPLETED" in first.stdout
     assert "no language model" in first.stdout
 
     began = time.monotonic()
-    other = ["make", "run", "OBJECTIVE=Plan the migration of our billing database"]
-    second = subprocess.run(other, cwd=clone, env=newcomer, text=True, capture_output=True, check=False)
-    assert second.returncode == 0, second.stderr[-2000:]
+    second = _call(["make", "run", "OBJECTIVE=Plan the migration of our billing database"], clone, newcomer)
     assert time.monotonic() - began < SECOND_RUN
     assert "billing database" in second.stdout
 
@@ -54,25 +59,15 @@ def test_make_run_installs_and_reaches_a_consensus(clone: Path, newcomer: dict[s
 def test_every_command_of_the_readmes_use_section_works(clone: Path, newcomer: dict[str, str]) -> None:
     (clone / "design.md").write_text("# Design\nA cache in front of a database.\n", encoding="utf-8")
     (clone / "limits.txt").write_text("At most 2 GB of memory.\n", encoding="utf-8")
-    environment = newcomer | {
-        "PATH": f"{clone / '.venv/bin'}:{newcomer['PATH']}",
-        "TRILOGUE_REHEARSAL_LATENCY": "0.05",
-    }
+    path = f"{clone / '.venv/bin'}:{newcomer['PATH']}"
+    environment = newcomer | {"PATH": path, "TRILOGUE_REHEARSAL_LATENCY": "0.05"}
     known = "p-7k3m"
     for line in _use_section():
         command = [word.replace("p-7k3m", known) for word in shlex.split(line, comments=True)]
-        done = subprocess.run(command, cwd=clone, env=environment, text=True, capture_output=True, check=False)
-        # The one that is shown was carried to its end by then: there is nothing left to resume.
-        expected = 1 if command[1] == "resume" else 0
-        assert done.returncode == expected, f"{line}\n{done.stdout[-1000:]}\n{done.stderr[-1000:]}"
+        # The pipeline that is shown was carried to its end by then: there is nothing left to resume.
+        _call(command, clone, environment, exit_code=1 if command[1] == "resume" else 0)
         if command[1] == "run":
-            listed = subprocess.run(
-                ["trilogue", "list", "--limit", "1", "--json"],
-                cwd=clone,
-                env=environment,
-                capture_output=True,
-                check=True,
-            )
+            listed = _call(["trilogue", "list", "--limit", "1", "--json"], clone, environment)
             known = json.loads(listed.stdout)["items"][0]["pipeline_id"]
     assert "Votes" in (clone / "decision.md").read_text(encoding="utf-8")
 
@@ -84,12 +79,11 @@ def _use_section() -> list[str]:
 
 
 def test_a_built_wheel_works_without_the_checkout(clone: Path, newcomer: dict[str, str], tmp_path: Path) -> None:
-    binaries = clone / ".venv/bin"
-    run = {"cwd": tmp_path, "env": newcomer, "check": True, "capture_output": True}
-    subprocess.run([binaries / "python", "-m", "build", "--wheel", "-o", tmp_path / "dist", clone], **run)
-    (wheel,) = (tmp_path / "dist").glob("*.whl")
-    subprocess.run([binaries / "uv", "venv", "--quiet", tmp_path / "venv"], **run)
-    install = [binaries / "uv", "pip", "install", "--quiet", "--python", tmp_path / "venv/bin/python"]
-    subprocess.run([*install, "--constraint", clone / "constraints.txt", wheel], **run)
-    done = subprocess.run([tmp_path / "venv/bin/trilogue", "run", "--json", "Choose a message queue"], **run)
+    binaries, built, venv = str(clone / ".venv/bin"), tmp_path / "dist", str(tmp_path / "venv")
+    _call([f"{binaries}/python", "-m", "build", "--wheel", "-o", str(built), str(clone)], tmp_path, newcomer)
+    (wheel,) = built.glob("*.whl")
+    _call([f"{binaries}/uv", "venv", "--quiet", venv], tmp_path, newcomer)
+    install = [f"{binaries}/uv", "pip", "install", "--quiet", "--python", f"{venv}/bin/python"]
+    _call([*install, "--constraint", str(clone / "constraints.txt"), str(wheel)], tmp_path, newcomer)
+    done = _call([f"{venv}/bin/trilogue", "run", "--json", "Choose a message queue"], tmp_path, newcomer)
     assert json.loads(done.stdout)["status"] == "COMPLETED"

@@ -5,6 +5,7 @@ What comes back is untrusted text: control characters go, sizes are bounded, and
 was not offered is an error that the model can mend.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -38,6 +39,22 @@ def _text(value: object) -> object:
     return text[:LONGEST_TEXT] if isinstance(text, str) else text
 
 
+def _share(value: object) -> object:
+    """A share as models write it: `0.8`, `"0.8"`, `8` of ten, `80` of a hundred, `"80 %"`; else the nearest bound."""
+    scale = 1.0
+    if isinstance(value, str):
+        scale = 100.0 if value.strip().endswith("%") else 1.0
+        try:
+            value = float(value.strip().removesuffix("%"))
+        except ValueError:
+            return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return value
+    if scale == 1 and 1 < value <= 100:
+        scale = 10.0 if value <= 10 else 100.0
+    return min(1.0, max(0.0, value / scale))
+
+
 def _upper(value: object) -> object:
     return value.strip().upper() if isinstance(value, str) else value
 
@@ -45,7 +62,7 @@ def _upper(value: object) -> object:
 Title = Annotated[str, BeforeValidator(_title), Field(min_length=1)]
 Text = Annotated[str, BeforeValidator(_text), Field(min_length=1)]
 Remark = Annotated[str, BeforeValidator(_text)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Share = Annotated[float, BeforeValidator(_share), Field(ge=0, le=1, allow_inf_nan=False)]
 Ref = Annotated[str, BeforeValidator(_title)]
 
 

@@ -3,7 +3,7 @@
 import hashlib
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from trilogue.agent import Role
 from trilogue.errors import Invalid
@@ -52,36 +52,50 @@ class ContextDocument(BaseModel):
     text: Annotated[str, AfterValidator(_context_text), Field(description="Plain text, at most 256 KiB.")]
 
 
+def _told(description: str, **shown: JsonValue) -> Any:
+    """A field's description, with more rules to show. As extra JSON schema, since Prefect's form of a flow's
+    parameters keeps that and drops a `Field`'s own description."""
+    return Field(json_schema_extra={"description": description, **shown})
+
+
 # The fields, with the descriptions that the Prefect UI, OpenAPI and our errors show.
 Objective = Annotated[
     str,
     AfterValidator(_objective),
-    Field(description="What you want, in plain text (at most 32,768 characters).", min_length=1),
-]
-AutoContinue = Annotated[bool, Field(description="Go on from REPORT by itself; off holds the pipeline there.")]
-ModeChoice = Annotated[
-    Mode | None,
-    Field(
-        description="Where models are called: `openrouter`, or `local` (your own server, or the built-in rehearsal)."
+    Field(min_length=1),
+    _told(
+        f"What you want, in plain text (at most {LONGEST_OBJECTIVE:,} characters).",
+        maxLength=LONGEST_OBJECTIVE,
+        pattern=r"\S",
     ),
 ]
-Model = Annotated[_Name | None, Field(description="The model of all agents; empty for the configured one.")]
-Models = Annotated[dict[Role, _Name] | None, Field(description='A model per role, such as {"GAMMA": "…"}.')]
-Timeout = Annotated[_Seconds | None, Field(description="Seconds that a round of ORCHESTRATE may take.")]
-AgentTimeout = Annotated[_Seconds | None, Field(description="Seconds that each agent may take in RUN.")]
+AutoContinue = Annotated[bool, _told("Go on from REPORT by itself; off holds the pipeline there.")]
+ModeChoice = Annotated[
+    Mode | None,
+    _told(
+        "Where models are called: `openrouter`, or `local` (your own server, or the built-in rehearsal);"
+        " empty for what is configured."
+    ),
+]
+Model = Annotated[_Name | None, _told("The model of all agents; empty for the configured one.")]
+Models = Annotated[dict[Role, _Name] | None, _told('A model per role, such as {"GAMMA": "…"}.')]
+Timeout = Annotated[
+    _Seconds | None, _told("Seconds that a round of ORCHESTRATE may take; empty for what is configured.")
+]
+AgentTimeout = Annotated[
+    _Seconds | None, _told("Seconds that each agent may take in RUN; empty for what is configured.")
+]
 Context = Annotated[
-    tuple[ContextDocument, ...], Field(description="Texts that both agents are given as sources.", max_length=32)
+    tuple[ContextDocument, ...], Field(max_length=32), _told("Texts that both agents are given as sources.")
 ]
-Project = Annotated[_Name, Field(description="The project that the pipeline belongs to.")]
-Labels = Annotated[tuple[_Name, ...], Field(description="Words to find the pipeline by.", max_length=32)]
-ExternalId = Annotated[_Name | None, Field(description="Your own id for it; unique in your tenant.")]
-PipelineId = Annotated[
-    _Name | None, Field(description="A pipeline that is recorded already, to be taken up; empty for a new one.")
-]
-KnownPipelineId = Annotated[_Name, Field(description="The pipeline to continue, such as p-7k3m9q2xw4bd.")]
-Reason = Annotated[str, Field(description="Why it is continued; kept on record.", max_length=2_000)]
+Project = Annotated[_Name, _told("The project that the pipeline belongs to.")]
+Labels = Annotated[tuple[_Name, ...], Field(max_length=32), _told("Words to find the pipeline by.")]
+ExternalId = Annotated[_Name | None, _told("Your own id for it; unique in your tenant.")]
+PipelineId = Annotated[_Name | None, _told("A pipeline that is recorded already, to be taken up; empty for a new one.")]
+KnownPipelineId = Annotated[_Name, _told("The pipeline to continue, such as p-7k3m9q2xw4bd.")]
+Reason = Annotated[str, Field(max_length=2_000), _told("Why it is continued; kept on record.")]
 Guidance = Annotated[
-    str, Field(description="What the agents should heed; they see it on the board.", max_length=LONGEST_OBJECTIVE)
+    str, Field(max_length=LONGEST_OBJECTIVE), _told("What the agents should heed; they see it on the board.")
 ]
 
 
