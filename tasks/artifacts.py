@@ -1,36 +1,85 @@
-"""What people see in the Prefect UI: report and result as Markdown, proposals and votes as a table."""
+"""What people see in the Prefect UI: progress, report and result as Markdown, proposals and votes as a table.
 
+All of it is published in the background, in order: no pipeline waits for it, and what Prefect
+does not take is a line in the log, never the pipeline's failure.
+"""
+
+import asyncio
 import html
+import logging
+from collections.abc import Awaitable
 from typing import Any
+from uuid import UUID
 
-from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
+from prefect.artifacts import (
+    acreate_markdown_artifact,
+    acreate_progress_artifact,
+    acreate_table_artifact,
+    aupdate_progress_artifact,
+)
 
-from trilogue.attempt import Attempt
 from trilogue.board import Board
 from trilogue.outcome import result_markdown
+from trilogue.pipeline import Phase
+
+logger = logging.getLogger(__name__)
+
+_PROGRESS = {Phase.SPAWN: 0.0, Phase.RUN: 20.0, Phase.REPORT: 40.0, Phase.ORCHESTRATE: 60.0, Phase.COMPLETE: 100.0}
 
 
-async def publish_report(attempt: Attempt) -> None:
-    """The report, under the key `<pipeline id>-report`."""
-    if attempt.board.report:
+class Exhibits:
+    """The artifacts of one flow run, under keys that begin with its pipeline's id."""
+
+    def __init__(self, pipeline_id: str) -> None:
+        self._pipeline_id = pipeline_id
+        self._progress: UUID | None = None
+        self._last: asyncio.Task[None] | None = None
+
+    def show_progress(self, board: Board) -> None:
+        """How far the pipeline is; 100 also when it has ended otherwise."""
+        self._publish(self._show_progress(100.0 if board.status.ended else _PROGRESS[board.phase]))
+
+    def show_report(self, board: Board) -> None:
+        """The report, under `<pipeline id>-report`."""
+        if board.report:
+            what = "What ALPHA and BETA found, joined"
+            self._publish(self._markdown("report", board.report["markdown"], what))
+
+    def show_result(self, board: Board) -> None:
+        """The result under `<pipeline id>-result`, the proposals with their votes under `<pipeline id>-votes`."""
+        result = result_markdown(self._pipeline_id, board)
+        self._publish(self._markdown("result", result, "The agreed text, or why there is none"))
+        if rows := _votes(board):
+            what = "Proposals and the latest vote of each agent"
+            self._publish(acreate_table_artifact(key=f"{self._pipeline_id}-votes", table=rows, description=what))
+
+    async def published(self) -> None:
+        """Wait until everything shown so far is with Prefect."""
+        if self._last is not None:
+            await self._last
+
+    def _publish(self, exhibit: Awaitable[Any]) -> None:
+        self._last = asyncio.create_task(self._after(self._last, exhibit))
+
+    async def _after(self, former: asyncio.Task[None] | None, exhibit: Awaitable[Any]) -> None:
+        if former is not None:
+            await former
+        try:
+            await exhibit
+        except Exception as error:  # noqa: BLE001  (whatever Prefect's client raises)
+            logger.warning("an artifact of %s was not published: %s", self._pipeline_id, type(error).__name__)
+
+    async def _show_progress(self, percent: float) -> None:
+        if self._progress is None:
+            self._progress = await acreate_progress_artifact(
+                key=f"{self._pipeline_id}-progress", progress=percent, description="Phases done"
+            )
+        else:
+            await aupdate_progress_artifact(self._progress, progress=percent)
+
+    async def _markdown(self, name: str, markdown: str, description: str) -> None:
         await acreate_markdown_artifact(
-            key=f"{attempt.fence.pipeline_id}-report",
-            markdown=_inert(attempt.board.report["markdown"]),
-            description="What ALPHA and BETA found, joined",
-        )
-
-
-async def publish_result(attempt: Attempt) -> None:
-    """The result, and the proposals with their votes."""
-    pipeline_id = attempt.fence.pipeline_id
-    await acreate_markdown_artifact(
-        key=f"{pipeline_id}-result",
-        markdown=_inert(result_markdown(pipeline_id, attempt.board)),
-        description="The agreed text, or why there is none",
-    )
-    if rows := _votes(attempt.board):
-        await acreate_table_artifact(
-            key=f"{pipeline_id}-votes", table=rows, description="Proposals and the latest vote of each agent"
+            key=f"{self._pipeline_id}-{name}", markdown=_inert(markdown), description=description
         )
 
 

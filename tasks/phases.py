@@ -2,8 +2,6 @@
 
 from prefect import task
 
-from tasks.artifacts import publish_report, publish_result
-from tasks.events import announce
 from tasks.options import OPTIONS
 from tasks.session import session
 from trilogue import phases
@@ -19,7 +17,7 @@ async def spawn() -> None:
     if current.attempt.board.status is Status.SPAWNED:
         models = await current.services.models_for(current.attempt.board.spec)
         await current.attempt.append(lambda board: phases.enlisted(board, models) + phases.running(board))
-        announce(current.attempt)
+        current.tell()
 
 
 @task(name="report", task_run_name="report", **OPTIONS)
@@ -30,8 +28,8 @@ async def report() -> bool:
     if attempt.board.status is Status.RUNNING:
         phases.check_run(attempt.board)
         await attempt.append(lambda board: phases.reported(board, auto_orchestrate=auto))
-        announce(attempt)
-        await publish_report(attempt)
+        current.tell()
+        current.exhibits.show_report(attempt.board)
     if attempt.board.status is Status.REPORT:
         return continuation(attempt.board, auto_orchestrate=auto).auto
     return attempt.board.status is Status.ORCHESTRATING
@@ -40,15 +38,15 @@ async def report() -> bool:
 @task(name="orchestrate", task_run_name="orchestrate", **OPTIONS)
 async def begin_round() -> None:
     """Begin the first round, unless this attempt took up one that is under way."""
-    attempt = session().attempt
+    current = session()
+    attempt = current.attempt
     if attempt.board.status is Status.REPORT:
         await attempt.append(lambda board: phases.first_round(board, attempt.now()))
-        announce(attempt)
+        current.tell()
 
 
 @task(name="complete", task_run_name="complete", **OPTIONS)
 async def complete() -> None:
-    """Result and audit into the ledger, the final checkpoint, and artifacts for people."""
+    """Result and audit into the ledger, with the final checkpoint."""
     attempt = session().attempt
     await attempt.append(lambda board: phases.concluded(board, round_end(board, attempt.rules) or timed_out(board)))
-    await publish_result(attempt)

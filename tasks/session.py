@@ -15,6 +15,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
 from blocks.loading import configured
+from tasks.artifacts import Exhibits
 from tasks.events import announce
 from tasks.naming import pipeline_of_this_run
 from trilogue.attempt import Attempt
@@ -40,10 +41,16 @@ class Session:
     def __init__(self, services: Services, attempt: Attempt) -> None:
         self.services = services
         self.attempt = attempt
+        self.exhibits = Exhibits(attempt.fence.pipeline_id)
 
     @property
     def pipeline_id(self) -> str:
         return self.attempt.fence.pipeline_id
+
+    def tell(self) -> None:
+        """Tell Prefect where the pipeline is now: an event, and its progress."""
+        announce(self.attempt)
+        self.exhibits.show_progress(self.attempt.board)
 
     def state(self) -> State[Any]:
         """What the flow run ends as: its pipeline's status, in Prefect's terms."""
@@ -128,7 +135,9 @@ async def _carried(services: Services, pipeline_id: str) -> AsyncIterator[Sessio
         finally:
             _session.reset(token)
         if attempt.board.status.ended:
-            announce(attempt)
+            carried.tell()
+            carried.exhibits.show_result(attempt.board)
+        await carried.exhibits.published()
 
 
 async def side_by_side(*parts: Coroutine[Any, Any, Any]) -> None:
