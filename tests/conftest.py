@@ -6,4 +6,5 @@ pytest_plugins = [
     "tests.fixtures.valkey",
     "tests.fixtures.vault",
     "tests.fixtures.model_server",
+    "tests.fixtures.language_model",
 ]

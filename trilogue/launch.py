@@ -1,21 +1,36 @@
 """Starting and taking up pipelines through Prefect, in this process.
 
-Prefect's settings must stand before it is imported, and its import takes a second or more:
-so it is imported here, late, and nowhere on the way to `--help`.
+Prefect reads its settings when it is imported, which takes seconds, as do the parts of a
+pipeline: so both are imported here, late, beside the start of the embedded servers, and
+nowhere on the way to `--help`.
 """
 
 import asyncio
 import os
 import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trilogue import embedded
-from trilogue.services import Services, open_services
 from trilogue.settings import Settings
 from trilogue.spec import PipelineSpec, RoundSpec
+
+if TYPE_CHECKING:
+    from trilogue.services import Services
+
+_QUIET = {
+    # What the flow run logs belongs into the Prefect UI, not between the lines of our own display.
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "trilogue,tasks",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+}
+_HEAVY = ("flows.pipeline", "flows.continuation", "trilogue.services")
 
 
 def prefect_configured() -> bool:
@@ -32,28 +47,39 @@ def prefect_configured() -> bool:
 
 
 @contextmanager
-def prefect_server(settings: Settings, progress: Callable[[str], None]) -> Iterator[None]:
+def prefect_server(settings: Settings, progress: Callable[[str], None]) -> Iterator[str | None]:
     """A Prefect server to run flows against: the configured one, else the embedded one, shared and started if need be.
 
     Enter it before an event loop runs. Until it is left, the environment names the server.
+    Gives the address of the embedded server's UI, or `None` for a configured server.
     """
-    quiet = {
-        # What the flow run logs belongs into the Prefect UI, not between the lines of our own display.
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-        "PREFECT_LOGGING_EXTRA_LOGGERS": "trilogue,tasks",
-        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-    }
     if prefect_configured():
-        with _environment(quiet):
-            yield
+        with _environment(_QUIET):
+            progress("loading Prefect")
+            _load()
+            yield None
         return
-    with embedded.serving(settings.home, progress=progress, redis=settings.redis_url is None) as servers:
-        assert servers.prefect_api_url is not None
-        own = {"PREFECT_API_URL": servers.prefect_api_url, "PREFECT_HOME": str(settings.home / "prefect")}
-        with _environment(quiet | own):
-            yield
+    with suppress(OSError):  # refused below, in one clear line
+        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (settings.home / "prefect").mkdir(mode=0o700, exist_ok=True)
+    own = {"PREFECT_HOME": str(settings.home / "prefect")}
+    with _environment(_QUIET | own), ThreadPoolExecutor(1) as aside:
+        loading = aside.submit(_load if (settings.home / "prefect").is_dir() else lambda: None)
+        with embedded.serving(settings.home, progress=progress, redis=settings.redis_url is None) as servers:
+            assert servers.prefect_api_url is not None
+            progress("loading Prefect")
+            loading.result()
+            with _environment({"PREFECT_API_URL": servers.prefect_api_url}):
+                from prefect.context import refresh_global_settings_context  # noqa: PLC0415
+
+                # Prefect read its settings before the server's address was known.
+                refresh_global_settings_context()
+                yield servers.prefect_ui_url
+
+
+def _load() -> None:
+    for name in _HEAVY:
+        import_module(name)
 
 
 @contextmanager
@@ -78,9 +104,10 @@ async def effective(settings: Settings) -> Settings:
 
 
 @asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[Services]:
+async def serving(settings: Settings) -> AsyncIterator["Services"]:
     """Services for flows that run in this process, shared by all of them."""
     from tasks.session import process_services  # noqa: PLC0415  (imports Prefect)
+    from trilogue.services import open_services  # noqa: PLC0415  (heavy)
 
     async with open_services(await effective(settings)) as services:
         token = process_services.set(services)

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from trilogue.actions import clean
 from trilogue.board import Board
-from trilogue.entry import Entry, Kind
+from trilogue.entry import SYSTEM, Entry, Kind
 from trilogue.pipeline import Status
 
 STATUS_STYLES = {
@@ -22,8 +22,10 @@ STATUS_STYLES = {
     Status.FAILED: "red",
     Status.STOPPED: "magenta",
 }
-_ACTOR_STYLES = {"ALPHA": "cyan", "BETA": "magenta", "GAMMA": "yellow"}
+ACTOR_STYLES = {"ALPHA": "cyan", "BETA": "magenta", "GAMMA": "yellow"}
+_BROKEN_OFF = {"cancelled", "lost"}
 _TITLE_LENGTH = 90
+_SAYING_LENGTH = 200
 
 
 def inert(text: str) -> str:
@@ -37,20 +39,28 @@ def short(text: str, length: int = _TITLE_LENGTH) -> str:
     return line if len(line) <= length else line[: length - 1].rstrip() + "…"
 
 
-def sentence(board: Board, entry: Entry) -> Text | None:
-    """What an entry tells, on the board that it was applied to; None for what tells a person nothing new."""
+def said(text: str) -> str:
+    """One line of what somebody said, longer than a title."""
+    return short(text, _SAYING_LENGTH)
+
+
+def sentence(board: Board, entry: Entry) -> tuple[str, Text] | None:
+    """Who, and what an entry tells, on the board that it was applied to; None for what tells nothing new.
+
+    Who is a role, `person`, or nobody where Trilogue itself records.
+    """
     words = _words(entry)
     if words is None:
         return None
     who = board.role_of(entry.actor)
-    return Text.assemble((f"{who:<6} ", _ACTOR_STYLES.get(who, "dim")), words)
+    return "" if who == SYSTEM else who, Text(words) if isinstance(words, str) else words
 
 
 def _words(entry: Entry) -> str | Text | None:
     body = entry.body
     match entry.kind:
         case Kind.PHASE_STARTED:
-            return Text(f"── {body['phase']}", style="bold")
+            return Text(f"── {body['phase']} ──", style="bold")
         case Kind.AGENT_SPAWNED:
             because = f" because of {body['reason']}" if body.get("reason") else ""
             return f"spawned {body['agent_id']} ({body['role']}, {inert(body['model'])}){because}"
@@ -61,18 +71,18 @@ def _words(entry: Entry) -> str | Text | None:
         case Kind.REVISION:
             return f"revises {body['proposal']} (revision {body['revision']}): {short(body['title'])}"
         case Kind.CRITIQUE:
-            return f"criticises {body['proposal']}: {short(body['text'])}"
+            return f"criticises {body['proposal']}: {said(body['text'])}"
         case Kind.VOTE:
             verdict = Text(f"{body['verdict']}s", style="green" if body["verdict"] == "approve" else "red")
-            why = f": {short(body['reason'])}" if body["reason"] else ""
+            why = f": {said(body['reason'])}" if body["reason"] else ""
             return Text.assemble(verdict, f" {body['proposal']} (revision {body['revision']}){why}")
         case Kind.SOLUTION:
             what = f"solves {body['subtask']}" if body["subtask"] else "solves the objective"
             return f"{what}: {short(body['title'])}"
         case Kind.MESSAGE:
-            return f"to {body['to']}: {short(body['content'])}"
+            return f"to {body['to']}: {said(body['content'])}"
         case Kind.RULING:
-            return f"rules ({body['outcome']}) on {body['proposal']}: {short(body['reason'])}"
+            return f"rules ({body['outcome']}) on {body['proposal']}: {said(body['reason'])}"
         case Kind.SUBTASK:
             return f"subtask {body['id']} for {body['assignee']}: {short(body['title'])}"
         case Kind.MEDIATION_STARTED:
@@ -80,9 +90,9 @@ def _words(entry: Entry) -> str | Text | None:
         case Kind.MEDIATION_ENDED:
             return f"mediation ended: {inert(body['outcome'])}"
         case Kind.GUIDANCE:
-            return f"guidance: {short(body['text'])}"
+            return f"guidance: {said(body['text'])}"
         case Kind.VIOLATION:
-            return Text(f"violation by {body['agent_id']}: {short(body['reason'])}", style="red")
+            return Text(f"violation by {body['agent_id']}: {said(body['reason'])}", style="red")
         case Kind.HANDOFF:
             return Text(
                 f"{body['agent_id']} is out ({body['reason']}); handed to {body['to'] or 'nobody'}", style="red"
@@ -106,11 +116,13 @@ def _words(entry: Entry) -> str | Text | None:
 def _turn(entry: Entry) -> str | Text | None:
     """Only a turn that brought no actions is worth a line; the others' actions have theirs."""
     body = entry.body
+    if body["outcome"] in _BROKEN_OFF:
+        return Text(f"was broken off in turn {body['turn']}", style="dim")
     if body["error"]:
-        return Text(f"turn {body['turn']}: {body['outcome']}: {short(body['error']['message'], 160)}", style="red")
+        return Text(f"turn {body['turn']} failed ({body['outcome']}): {said(body['error']['message'])}", style="red")
     if body["actions"] == ["pass"]:
         return Text("passes", style="dim")
-    return Text(f"turn {body['turn']}: {body['outcome']}", style="red") if body["outcome"] != "acted" else None
+    return None
 
 
 def _evidence(evidence: object) -> str:

@@ -2,10 +2,12 @@
 
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.live import Live as Screen
 from rich.spinner import Spinner
@@ -13,14 +15,19 @@ from rich.table import Table
 from rich.text import Text
 
 from trilogue.board import Board, apply
-from trilogue.cli.showing import inert, sentence
+from trilogue.cli.showing import ACTOR_STYLES, inert, sentence
 from trilogue.clock import SECOND, now
 from trilogue.entry import Entry, Kind
-from trilogue.live import Delta
+from trilogue.errors import Unavailable
 from trilogue.pipeline import Status
-from trilogue.services import TENANT, Services
 
-_TAIL = 200
+if TYPE_CHECKING:
+    from trilogue.live import Delta
+    from trilogue.services import Services
+
+_LEDGER_PATIENCE = 60.0
+_TIME_WIDTH = 8
+_ROLE_WIDTH = 5
 
 
 class View:
@@ -31,11 +38,11 @@ class View:
     """
 
     def __init__(self, *, to_stderr: bool = False) -> None:
-        self._console = Console(file=sys.stderr if to_stderr else None, highlight=False, soft_wrap=True)
+        self._console = Console(file=sys.stderr if to_stderr else None, highlight=False)
         self._board = Board()
-        self._streams: dict[int, tuple[str, str]] = {}
-        self._began = time.monotonic()
+        self._streams: dict[int, str] = {}
         self._doing = ""
+        self._spinner = Spinner("dots")
         self._screen: AbstractContextManager[object] = (
             Screen(get_renderable=self._present, console=self._console, refresh_per_second=8, transient=True)
             if self._console.is_terminal
@@ -53,30 +60,55 @@ class View:
 
     def progress(self, doing: str) -> None:
         """Say what is being waited for before the pipeline begins; a line each where there is no screen."""
-        if doing != self._doing and not self._console.is_terminal and "(" not in doing:
-            self.say(doing)
+        what = doing.partition(" (")[0]
+        if not self._console.is_terminal and what != self._doing.partition(" (")[0]:
+            self.say(what)
         self._doing = doing
 
     def say(self, text: str, style: str = "dim") -> None:
         """Print a line of our own."""
-        self._console.print(Text(inert(text), style=style))
+        self._console.print(Text(inert(text), style=style), soft_wrap=not self._console.is_terminal)
 
-    async def follow(self, services: Services, pipeline_id: str, *, after: int = 0) -> Board:
-        """Show the pipeline from the beginning, silently up to `after`, and return its board when it stands still."""
+    async def follow(self, services: "Services", tenant: str, pipeline_id: str, *, after: int = 0) -> Board:
+        """Show the pipeline from the beginning, silently up to `after`, and return its board when it stands still.
+
+        Raises:
+            Unavailable: the ledger was out of reach for a minute.
+        """
 
         async def read(seq: int) -> list[Entry]:
-            return await services.ledger.entries(TENANT, pipeline_id, after=seq)
+            return await services.ledger.entries(tenant, pipeline_id, after=seq)
 
         self._doing = ""
-        async with aclosing(services.live.follow(TENANT, pipeline_id, read)) as happening:
+        async with aclosing(services.live.follow(tenant, pipeline_id, self._patiently(read))) as happening:
             async for item in happening:
-                if isinstance(item, Delta):
+                if not isinstance(item, Entry):
                     self._stream(item)
                     continue
                 self._apply(item, silent=item.seq <= after)
                 if item.seq > after and self._still():
                     break
         return self._board
+
+    def _patiently(self, read: Callable[[int], Awaitable[list[Entry]]]) -> Callable[[int], Awaitable[list[Entry]]]:
+        """Whoever only looks on waits for a ledger that is away, longer than whoever writes to it."""
+        away_since: float | None = None
+
+        async def read_or_wait(seq: int) -> list[Entry]:
+            nonlocal away_since
+            try:
+                entries = await read(seq)
+            except Unavailable as error:
+                if away_since is None:
+                    self.say(f"{error.message}; trying again", style="yellow")
+                away_since = away_since or time.monotonic()
+                if time.monotonic() - away_since > _LEDGER_PATIENCE:
+                    raise
+                return []
+            away_since = None
+            return entries
+
+        return read_or_wait
 
     def _still(self) -> bool:
         """Whether nothing more will come by itself: ended, or held at REPORT with no one at work."""
@@ -92,27 +124,57 @@ class View:
             self._streams.pop(entry.body["turn"], None)
         if not silent and (line := sentence(self._board, entry)):
             since = (entry.at - self._board.phases[0].started_at) / SECOND
-            self._console.print(Text.assemble((f"{since:7.1f}s ", "dim"), line))
+            self._line(f"{since:.1f}s", *line)
 
-    def _stream(self, delta: Delta) -> None:
-        _, text = self._streams.get(delta.turn, ("", ""))
-        self._streams[delta.turn] = (delta.agent_id, text[: delta.offset] + delta.text)
+    def _line(self, since: str, who: str, what: Text) -> None:
+        """On a terminal long text hangs below its beginning; elsewhere a line stays a line."""
+        if not self._console.is_terminal:
+            self._console.print(Text.assemble(f"{since:>{_TIME_WIDTH}}  {who:<{_ROLE_WIDTH}}  ", what), soft_wrap=True)
+            return
+        row = Table.grid(padding=(0, 2, 0, 0))
+        row.add_column(width=_TIME_WIDTH, justify="right", style="dim", no_wrap=True)
+        row.add_column(width=_ROLE_WIDTH, style=ACTOR_STYLES.get(who, ""), no_wrap=True)
+        row.add_column(ratio=1)
+        row.add_row(since, who, what)
+        self._console.print(row)
+
+    def _stream(self, delta: "Delta") -> None:
+        self._streams[delta.turn] = self._streams.get(delta.turn, "")[: delta.offset] + delta.text
 
     def _present(self) -> RenderableType:
         """The live part: phases with their times, and each running turn with the end of its text."""
         if not self._board.phases:
-            return Spinner("dots", Text(self._doing or "starting", style="dim"))
-        rows = Table.grid(padding=(0, 1))
-        for turn in self._board.open_turns.values():
-            text = " ".join(inert(self._streams.get(turn.turn, ("", ""))[1]).split())[-_TAIL:]
-            rows.add_row(
-                Spinner("dots"), Text(turn.agent_id, style="bold"), Text(text, style="dim", overflow="ellipsis")
-            )
-        return Group(Spinner("line", self._stepper()), rows)
+            self._spinner.update(text=Text(self._doing or "starting", style="dim"))
+            return self._spinner
+        if self._board.status.ended:
+            return Text()
+        self._spinner.update(text=self._stepper())
+        return Group(self._spinner, *map(self._turn, self._board.open_turns))
 
     def _stepper(self) -> Text:
-        line = Text()
-        for span in self._board.phases:
-            seconds = ((span.ended_at or now()) - span.started_at) / SECOND
-            line.append(f"{span.phase} {seconds:.1f}s  ", style="dim" if span.ended_at else "bold")
+        *before, present = self._board.phases
+        line = Text(f"{present.phase} {((present.ended_at or now()) - present.started_at) / SECOND:.1f}s", style="bold")
+        passed = [f"{span.phase} {((span.ended_at or now()) - span.started_at) / SECOND:.1f}s" for span in before]
+        if passed:
+            line.append(f"   after {', '.join(passed)}", style="not bold dim")
+        line.truncate(max(1, self._console.width - 2), overflow="ellipsis")
         return line
+
+    def _turn(self, number: int) -> Text:
+        """One line: who, and the end of what the turn has said so far."""
+        agent_id = self._board.open_turns[number].agent_id
+        role = self._board.role_of(agent_id)
+        said = " ".join(inert(self._streams.get(number, "")).split())
+        line = Text.assemble("  ", (f"{role:<{_ROLE_WIDTH}}", ACTOR_STYLES.get(role, "")), "  ")
+        line.append(_tail(said, self._console.width - cell_len(line.plain) - 1) or "thinking …", style="dim")
+        return line
+
+
+def _tail(text: str, width: int) -> str:
+    """The end of a text that fits into `width` cells of the terminal."""
+    if cell_len(text) <= width:
+        return text
+    tail = text[-max(1, width - 1) :]
+    while tail and cell_len(tail) > width - 1:
+        tail = tail[1:]
+    return "…" + tail

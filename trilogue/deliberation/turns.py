@@ -41,7 +41,9 @@ async def take_turn(room: Room, agent: Agent, phase: Phase, trigger: Trigger | N
         nonlocal terms, prompt
         terms = offer(board, agent, phase, trigger)
         prompt = room.compose(agent, phase, terms, trigger)
-        return [_begun(board, agent, phase)]
+        # A turn of this agent that is still open was broken off: its task run failed and runs again.
+        left_open = board.turn_of(agent.agent_id)
+        return [*([_ended(left_open, LOST)] if left_open else []), _begun(board, agent, phase)]
 
     await room.append(begin)
     turn = room.board.turn_of(agent.agent_id)

@@ -5,7 +5,6 @@ is asked for streamed usage until it objects. What it takes is remembered by mod
 finding out is paid for once.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
@@ -14,6 +13,7 @@ from typing import Any
 from trilogue.models.endpoint import Endpoint
 from trilogue.models.faults import Said
 from trilogue.models.question import Question
+from trilogue.models.wording import in_words
 
 _ABOUT_STREAM_OPTIONS = ("stream_options", "stream options", "include_usage")
 _ABOUT_STRUCTURE = (
@@ -81,11 +81,10 @@ Message = Mapping[str, str]
 
 def messages_for(question: Question) -> list[Message]:
     """The conversation that `question` begins; the schema stands in it too, as many servers ignore the parameter."""
-    schema = json.dumps(question.schema, ensure_ascii=False, separators=(",", ":"))
     system = (
         f"{question.system}\n\n"
         "Answer with exactly one JSON object and nothing else: no prose, no code fence. "
-        f"It must fit this JSON Schema:\n{schema}"
+        f"It must have this form, with every field:\n{in_words(question.schema)}"
     )
     return [_message("system", system), _message("user", question.prompt)]
 
