@@ -64,3 +64,8 @@ def of_turn(turn: int, agent_id: str) -> str:
 def of_tenant(tenant: str) -> str:
     """The channel on which the notices of all pipelines of `tenant` are published."""
     return f"trilogue:{{{quote(tenant, safe='')}}}:notices"
+
+
+def of_breaker(endpoint: str) -> str:
+    """The circuit breaker of a model endpoint; shared by all tenants, as the endpoint is."""
+    return f"trilogue:{{breaker:{quote(endpoint, safe='')}}}"
