@@ -18,7 +18,10 @@ async def continue_pipeline(
     reason: Reason = "",
     guidance: Guidance = "",
 ) -> State[Any]:
-    """Take a pipeline on from its checkpoint as a new round, with a person's reason and guidance."""
+    """Take a pipeline on from its checkpoint as a new round, with a person's reason and guidance.
+
+    What is not given stays as in the round before.
+    """
     asked = RoundSpec(mode=mode, model=model, timeout=timeout, reason=reason, guidance=guidance)
     async with tasks.continued(pipeline_id, asked) as session:
         await tasks.negotiation()

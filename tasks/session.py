@@ -121,23 +121,30 @@ async def _services() -> AsyncIterator[Services]:
 
 @asynccontextmanager
 async def _carried(services: Services, pipeline_id: str) -> AsyncIterator[Session]:
-    async with services.attempt(pipeline_id, flow_run_id=str(runtime.flow_run.id)) as attempt:
-        carried = Session(services, attempt)
-        token = _session.set(carried)
-        try:
-            yield carried
-        except Fenced:
+    carried: Session | None = None
+    try:
+        async with services.attempt(pipeline_id, flow_run_id=str(runtime.flow_run.id)) as attempt:
+            carried = Session(services, attempt)
+            token = _session.set(carried)
+            try:
+                yield carried
+            except Fenced:
+                raise
+            except TrilogueError as error:
+                reason = error
+                logger.warning("%s: %s", pipeline_id, reason.message)
+                await attempt.append(lambda board: lost_turns(board) + failed(board, reason))
+            finally:
+                _session.reset(token)
+    except Fenced as fenced:
+        if carried is None or fenced.code != "stopped":
             raise
-        except TrilogueError as error:
-            reason = error
-            logger.warning("%s: %s", pipeline_id, reason.message)
-            await attempt.append(lambda board: lost_turns(board) + failed(board, reason))
-        finally:
-            _session.reset(token)
-        if attempt.board.status.ended:
-            carried.tell()
-            carried.exhibits.show_result(attempt.board)
-        await carried.exhibits.published()
+        await carried.attempt.catch_up()
+    assert carried is not None
+    if carried.attempt.board.status.ended:
+        carried.tell()
+        carried.exhibits.show_result(carried.attempt.board)
+    await carried.exhibits.published()
 
 
 async def side_by_side(*parts: Coroutine[Any, Any, Any]) -> None:

@@ -7,4 +7,7 @@ pytest_plugins = [
     "tests.fixtures.vault",
     "tests.fixtures.model_server",
     "tests.fixtures.language_model",
+    "tests.driving",
+    "tests.terminals",
+    "tests.command",
 ]

@@ -234,8 +234,12 @@ def read_turn(value: Any, offer: Offer) -> tuple[Action, ...]:
         Malformed: the shape or an id is wrong; the message tells the model what to mend.
         Violation: a kind of action outside the mandate; nothing can mend that.
     """
-    items = _items(value)
-    actions = tuple(_read_action(item, offer) for item in items[:MOST_ACTIONS])
+    items = _items(value)[:MOST_ACTIONS]
+    for item in items:  # first of all: a mistake beside it, which can be mended, must not hide a violation
+        if (kind := _kind(item)) and kind not in offer.mandate:
+            allowed = ", ".join(sorted(offer.actions))
+            raise Violation(f"action {kind.value!r} is outside the agent's mandate; allowed: {allowed}")
+    actions = tuple(_read_action(item, offer) for item in items)
     for action in actions:
         _check_reference(action, offer)
     return actions
@@ -256,14 +260,16 @@ def _items(value: Any) -> list[Any]:
     return items
 
 
-def _read_action(item: Any, offer: Offer) -> Action:
+def _kind(item: Any) -> ActionKind | None:
     name = item.get("action") if isinstance(item, Mapping) else None
-    kind = next((kind for kind in ActionKind if isinstance(name, str) and name.strip().lower() == kind), None)
-    allowed = ", ".join(sorted(offer.actions))
+    return next((kind for kind in ActionKind if isinstance(name, str) and name.strip().lower() == kind), None)
+
+
+def _read_action(item: Any, offer: Offer) -> Action:
+    kind = _kind(item)
     if kind is None:
-        raise Malformed(f"unknown action {str(name)[:40]!r}; allowed now: {allowed}")
-    if kind not in offer.mandate:
-        raise Violation(f"action {kind.value!r} is outside the agent's mandate; allowed: {allowed}")
+        name = item.get("action") if isinstance(item, Mapping) else None
+        raise Malformed(f"unknown action {str(name)[:40]!r}; allowed now: {', '.join(sorted(offer.actions))}")
     try:
         return _READER.validate_python({**item, "action": kind})
     except ValidationError as error:

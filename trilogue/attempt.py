@@ -15,7 +15,7 @@ from trilogue.board import Agent, Board, OpenTurn, apply
 from trilogue.clock import SECOND, Micros
 from trilogue.deliberation.room import Answer, Rules
 from trilogue.entry import Draft, Entry
-from trilogue.errors import Unavailable, Violation
+from trilogue.errors import Fenced, Unavailable, Violation
 from trilogue.ledger import Fence, Ledger
 from trilogue.live import Delta, Live
 from trilogue.mediation import Trigger
@@ -111,6 +111,14 @@ class Attempt:
         found = await self._ledger.entries(self.fence.tenant, self.fence.pipeline_id, after=self.board.seq)
         return [entry for entry in found if entry.attempt == self.fence.attempt]
 
+    async def catch_up(self) -> None:
+        """Fold what others appended from outside, such as the stop that ended this attempt."""
+        async with self._lock:
+            entries = await self._ledger.entries(self.fence.tenant, self.fence.pipeline_id, after=self.board.seq)
+            for entry in entries:
+                apply(self.board, entry)
+            self._live.poster.post(entries)
+
     async def changed(self, after: int, until: Micros | None = None) -> None:
         while self.board.seq <= after:
             news = self._news
@@ -164,7 +172,7 @@ class Attempt:
 
 def _look_at(appending: "asyncio.Future[None]") -> None:
     """Nobody waits any more for an append whose caller was cancelled; only its failure is worth a line."""
-    if not appending.cancelled() and (error := appending.exception()):
+    if not appending.cancelled() and (error := appending.exception()) and not isinstance(error, Fenced):
         logger.warning("an append after a cancellation failed: %s", error)
 
 

@@ -38,7 +38,7 @@ class Kind(StrEnum):
     VOTE = "vote"  # proposal, revision, verdict, reason, turn
     SOLUTION = "solution"  # id, title, text, subtask, turn
     MESSAGE = "message"  # id, to, content, turn
-    RULING = "ruling"  # proposal, outcome, title, text, reason, turn
+    RULING = "ruling"  # mediation, trigger, proposal, revision, outcome, title, text, reason, turn
     SUBTASK = "subtask"  # id, title, text, assignee, turn
     VIOLATION = "violation"  # agent_id, action, reason, turn
     HANDOFF = "handoff"  # agent_id, reason, errors, open_proposals, to
@@ -48,6 +48,8 @@ class Kind(StrEnum):
     GUIDANCE = "guidance"  # text
     MEDIATION_STARTED = "mediation_started"  # mediation, trigger, evidence
     MEDIATION_ENDED = "mediation_ended"  # mediation, trigger, outcome
+    STOPPED = "stopped"  # reason
+    RESUMED = "resumed"  # reason, from, deadline | null
     CONSENSUS = "consensus"  # proposal_id, revision, title, text, votes, decided_by, dissent, uncontested
     CHECKPOINT = "checkpoint"  # name, to_seq, status, phase, round, details
 

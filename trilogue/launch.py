@@ -139,8 +139,11 @@ async def carry_on(pipeline_id: str, asked: RoundSpec) -> None:
 async def _ended(run: Awaitable[Any]) -> None:
     """Wait for a flow run. Its own `Failed` states say what the ledger says; anything else is raised."""
     state = await run
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
-    if state.is_crashed() or (state.is_failed() and state.name == "Failed"):
+    if state.is_failed() and state.name == "Failed":
+        await state.aresult()
+    if state.is_crashed():
+        # Only now: an error that ended a task group can leave its task marked as being cancelled.
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError
         await state.aresult()

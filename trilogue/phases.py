@@ -9,7 +9,7 @@ from trilogue.clock import Micros, seconds
 from trilogue.deliberation.rounds import RoundEnd
 from trilogue.entry import PERSON, Draft, Kind
 from trilogue.errors import Conflict, Denied, EndpointFault, Exhausted, TrilogueError
-from trilogue.pipeline import Phase, Status, check_transition
+from trilogue.pipeline import Phase, Status, check_transition, status_in
 from trilogue.report import report_body
 from trilogue.spec import PipelineSpec, RoundSpec, digest
 
@@ -128,6 +128,7 @@ def first_round(board: Board, now: Micros) -> list[Draft]:
         now,
         {role: model_of(board, role) for role in Role},
         asked=RoundSpec(),
+        revive=False,
         mode=board.spec["mode"],
         rehearsal=board.spec["rehearsal"],
         timeout=board.spec["timeout"],
@@ -143,11 +144,17 @@ def round_begun(
     mode: str,
     rehearsal: bool,
     timeout: float,
+    revive: bool = True,
 ) -> list[Draft]:
-    """The beginning of a round: from REPORT, or from an ended one by `continue`. Raises as `check_continuable`."""
+    """The beginning of a round: from REPORT, or from an ended one by `continue`. Raises as `check_continuable`.
+
+    Args:
+        revive: whether revoked agents come back as replacements; where not, their partner goes on alone.
+    """
     check_continuable(board)
     number = board.round.number + 1 if board.round else 1
-    revived = [_replacement(board, role, models) for role in NEGOTIATORS]
+    taking_part = NEGOTIATORS if revive else [agent.role for agent in board.voters()]
+    revived = [_replacement(board, role, models) for role in taking_part]
     return [
         Draft(kind=Kind.STATUS, body={"status": Status.ORCHESTRATING.value, "error": None}),
         Draft(kind=Kind.PHASE_STARTED, body={"phase": Phase.ORCHESTRATE.value}),
@@ -199,6 +206,51 @@ def failed(board: Board, error: TrilogueError) -> list[Draft]:
     status = Status.ORCHESTRATION_ERROR if board.status is Status.ORCHESTRATING else Status.FAILED
     drafts = [Draft(kind=Kind.FAILURE, body={"agent_id": None, **detail})]
     return drafts + _ended(board, status, detail, 1)
+
+
+def stopped(*, status: Status, phase: Phase, round_: int, head_seq: int, reason: str) -> list[Draft]:
+    """The emergency stop, in one commit: the status, which closes the ledger to agents, and the final checkpoint.
+
+    Raises:
+        IllegalTransition: the pipeline has ended already.
+    """
+    check_transition(status, Status.STOPPED)
+    why = f"stopped: {reason}" if reason else "stopped by a person"
+    body = {"status": Status.STOPPED.value, "error": {"code": "stopped", "message": why}}
+    checkpoint = {"name": "stopped", "to_seq": head_seq + 2, "status": Status.STOPPED.value, "phase": phase.value}
+    return [
+        Draft(kind=Kind.STATUS, actor=PERSON, body=body),
+        Draft(kind=Kind.STOPPED, actor=PERSON, body={"reason": reason}),
+        Draft(kind=Kind.CHECKPOINT, body={**checkpoint, "round": round_, "details": None}),
+    ]
+
+
+def resumed(board: Board, now: Micros, models: Mapping[Role, str], reason: str) -> list[Draft]:
+    """Back from FAILED or STOPPED into the phase it was in, with the time that was left then.
+
+    Agents that were taken out come back as replacements; errors count anew.
+
+    Raises:
+        Conflict: the pipeline did not end so, or it was stopped and no reason is given.
+    """
+    if board.status not in {Status.FAILED, Status.STOPPED}:
+        raise Conflict(f"a pipeline that is {board.status} cannot be resumed; only FAILED and STOPPED ones can")
+    if board.status is Status.STOPPED and not reason.strip():
+        raise Conflict("a stopped pipeline is resumed only with a reason; give one with --reason", code="reason_needed")
+    phase = board.phase
+    left = max(0, board.round.deadline - board.at) if board.round else 0
+    told = {"reason": reason, "from": board.status.value, "deadline": now + left if board.round else None}
+    revived = [draft for role in NEGOTIATORS if board.agent_in(role) for draft in _replacement(board, role, models)]
+    return [
+        Draft(
+            kind=Kind.STATUS,
+            actor=PERSON,
+            body={"status": status_in(phase).value, "error": None, "resumed": True},
+        ),
+        Draft(kind=Kind.RESUMED, actor=PERSON, body=told),
+        Draft(kind=Kind.PHASE_STARTED, body={"phase": phase.value}),
+        *(revived if phase is not Phase.SPAWN else []),
+    ]
 
 
 def _ended(board: Board, status: Status, error: Mapping[str, Any] | None, before: int) -> list[Draft]:

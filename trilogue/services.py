@@ -11,8 +11,9 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import httpx2
@@ -25,14 +26,14 @@ from trilogue.board import Board, fold
 from trilogue.deliberation.room import Rules
 from trilogue.deliberation.turns import lost_turns
 from trilogue.entry import Draft, Entry
-from trilogue.errors import Conflict, Invalid, NotFound, TrilogueError
-from trilogue.ledger import Claim, Ledger, PipelineRow, sqlite_url
+from trilogue.errors import Conflict, Fenced, Invalid, NotFound, TrilogueError
+from trilogue.ledger import Claim, Fence, Ledger, PipelineKey, PipelineRow, sqlite_url
 from trilogue.live import Live
 from trilogue.mediation import Thresholds
 from trilogue.models.gateway import Gateway
 from trilogue.models.modes import Choice, choose, endpoint
 from trilogue.models.rehearsal import RehearsalTransport
-from trilogue.phases import check_continuable, model_of, round_begun, spawned
+from trilogue.phases import check_continuable, model_of, resumed, round_begun, spawned, stopped
 from trilogue.pipeline import new_pipeline_id
 from trilogue.secrets.vault import DRAGONFLY_PASSWORD, OPENROUTER_KEY, Vault, VaultAccess
 from trilogue.settings import Settings
@@ -43,12 +44,24 @@ logger = logging.getLogger(__name__)
 TENANT = "default"
 """The one tenant until tenants come."""
 
+_WATCH_EVERY = 0.25
+"""Seconds between two looks for stops: within one second nothing may act any more (DESIGN section 6)."""
+
 
 def ledger_url(settings: Settings) -> str:
     """The ledger's address: as configured, else SQLite under `TRILOGUE_HOME`."""
     if settings.database_url:
         return settings.database_url.get_secret_value()
     return sqlite_url(settings.home / "ledger.db")
+
+
+async def stop(ledger: Ledger, pipeline_id: str, reason: str) -> list[Entry]:
+    """Stop a pipeline with nothing but the ledger (`Services.stop`)."""
+
+    def decide(row: PipelineRow) -> list[Draft]:
+        return stopped(status=row.status, phase=row.phase, round_=row.round, head_seq=row.head_seq, reason=reason)
+
+    return await ledger.append_outside(TENANT, pipeline_id, decide, at=clock.now())
 
 
 async def open_ledger(settings: Settings) -> Ledger:
@@ -69,6 +82,21 @@ async def open_ledger(settings: Settings) -> Ledger:
     return await Ledger.open(ledger_url(settings), migrate=settings.database_url is None)
 
 
+@dataclass(kw_only=True)
+class Hold:
+    """A pipeline that this process works on. `lost` says why it must not any more."""
+
+    fence: Fence
+    task: asyncio.Task[Any]
+    lost: Fenced | None = None
+
+    def lose(self, why: Fenced) -> None:
+        """End the work, wherever it is; `Services.attempt` raises `why` in its place."""
+        if self.lost is None:
+            self.lost = why
+            self.task.cancel()
+
+
 class Services:
     """What a process needs to carry pipelines; made by `open_services`."""
 
@@ -79,7 +107,7 @@ class Services:
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._gateways: dict[tuple[str, bool], Gateway] = {}
         self._opening = asyncio.Lock()
-        self._held: dict[tuple[str, str], asyncio.Task[object]] = {}
+        self._held: dict[PipelineKey, Hold] = {}
 
     async def gateway(self, mode: str, rehearsal: bool) -> Gateway:
         """The gateway of a mode, opened once."""
@@ -153,11 +181,10 @@ class Services:
         choice = self._next_choice(board, asked)
         kept = {} if asked.mode or asked.model else {role: model_of(board, role) for role in Role}
         models = await self._models(choice, kept)
-
-        def decide(row: PipelineRow) -> list[Draft]:
-            if row.leased or row.head_seq != board.seq:
-                raise Conflict(f"pipeline {pipeline_id!r} is being worked on; try again when it stands still")
-            return round_begun(
+        await self._append_outside(
+            pipeline_id,
+            board,
+            lambda: round_begun(
                 board,
                 clock.now(),
                 models,
@@ -165,7 +192,27 @@ class Services:
                 mode=choice.mode,
                 rehearsal=choice.rehearsal,
                 timeout=asked.timeout or (board.round.timeout if board.round else board.spec["timeout"]),
-            )
+            ),
+        )
+
+    async def resume(self, pipeline_id: str, reason: str) -> None:
+        """Take a FAILED or STOPPED pipeline back into the phase it was in.
+
+        Raises:
+            NotFound: no such pipeline.
+            Conflict: it did not end so, no reason is given for a stopped one, or somebody works on it.
+        """
+        board = await self.board(pipeline_id)
+        models = {role: model_of(board, role) for role in Role}
+        await self._append_outside(pipeline_id, board, lambda: resumed(board, clock.now(), models, reason))
+
+    async def _append_outside(self, pipeline_id: str, board: Board, build: Callable[[], list[Draft]]) -> None:
+        """Append what was built on `board`, unless the pipeline has gone on from it meanwhile."""
+
+        def decide(row: PipelineRow) -> list[Draft]:
+            if row.leased or row.head_seq != board.seq:
+                raise Conflict(f"pipeline {pipeline_id!r} is being worked on; try again when it stands still")
+            return build()
 
         self.live.poster.post(await self.ledger.append_outside(TENANT, pipeline_id, decide, at=clock.now()))
 
@@ -207,11 +254,10 @@ class Services:
     async def attempt(self, pipeline_id: str, *, flow_run_id: str | None) -> AsyncIterator[Attempt]:
         """Take a pipeline's lease and go on from its entries; on leaving, give the lease back.
 
-        A lease that is lost cancels the task that entered.
-
         Raises:
             NotFound: no such pipeline.
             Conflict: somebody else works on it, or it has ended.
+            Fenced: on the way: it was stopped, or another attempt has taken it up.
         """
         claim = await self.ledger.claim(
             TENANT,
@@ -220,15 +266,18 @@ class Services:
             lease_seconds=self.settings.lease_seconds,
             flow_run_id=flow_run_id,
         )
-        key = (TENANT, pipeline_id)
         task = asyncio.current_task()
         assert task is not None
-        self._held[key] = task
+        hold = self._held[TENANT, pipeline_id] = Hold(fence=claim.fence, task=task)
         try:
             yield await self._taken_up(claim)
             await self.live.poster.flush(timeout=2.0)
+        except asyncio.CancelledError:
+            if hold.lost is None or task.uncancel() > 0:
+                raise
+            raise hold.lost from None
         finally:
-            del self._held[key]
+            del self._held[TENANT, pipeline_id]
             with contextlib.suppress(TrilogueError):  # out of reach: the lease runs out by itself
                 await asyncio.shield(self.ledger.release(claim.fence, owner=self.owner))
 
@@ -272,9 +321,40 @@ class Services:
                 logger.warning("leases were not renewed: %s", error.message)
                 continue
             for key in asked - kept:
-                if task := self._held.get(key):
-                    logger.error("the lease of %s was lost; another worker has taken it up", key[1])
-                    task.cancel()
+                self._lose(key, Fenced("the lease was lost; another worker has taken the pipeline up"))
+
+    def _lose(self, key: PipelineKey, why: Fenced) -> None:
+        if hold := self._held.get(key):
+            logger.warning("%s: %s", key[1], why.message)
+            hold.lose(why)
+
+    async def watch_heads(self) -> None:
+        """For ever, with one query for all pipelines held: end the work on those that were stopped or taken up."""
+        while True:
+            await asyncio.sleep(_WATCH_EVERY)
+            if not self._held:
+                continue
+            held = dict(self._held)
+            try:
+                heads = await self.ledger.heads(set(held))
+            except TrilogueError as error:
+                logger.warning("stops cannot be seen: %s", error.message)
+                continue
+            for key, hold in held.items():
+                head = heads.get(key)
+                if head and head.stopped:
+                    self._lose(key, Fenced("the pipeline was stopped", code="stopped"))
+                elif head and head.attempt != hold.fence.attempt:
+                    self._lose(key, Fenced("another attempt has taken the pipeline up"))
+
+    async def stop(self, pipeline_id: str, reason: str) -> None:
+        """The emergency stop: from its commit on the ledger takes nothing from agents.
+
+        Raises:
+            NotFound: no such pipeline.
+            IllegalTransition: it has ended already.
+        """
+        self.live.poster.post(await stop(self.ledger, pipeline_id, reason))
 
     async def close(self) -> None:
         for gateway in self._gateways.values():
@@ -301,7 +381,9 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         services = Services(settings=settings, ledger=ledger, live=live)
         stack.push_async_callback(services.close)
         renewing = asyncio.create_task(services.renew_leases())
+        watching = asyncio.create_task(services.watch_heads())
         stack.callback(renewing.cancel)
+        stack.callback(watching.cancel)
         yield services
 
 

@@ -1,9 +1,12 @@
 """What a user asks for: an objective with its options, checked before anything is started."""
 
 import hashlib
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler, JsonValue, ValidationError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from trilogue.agent import Role
 from trilogue.errors import Invalid
@@ -40,6 +43,13 @@ def _context_text(text: str) -> str:
     return _plain(text)
 
 
+def _distinct(documents: "tuple[ContextDocument, ...]") -> "tuple[ContextDocument, ...]":
+    names = [document.name for document in documents]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"has two documents called {twice!r}: the agents know them by their names")
+    return documents
+
+
 _Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 _Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
 
@@ -58,6 +68,20 @@ def _told(description: str, **shown: JsonValue) -> Any:
     return Field(json_schema_extra={"description": description, **shown})
 
 
+@dataclass(frozen=True)
+class _Named:
+    """What the two choices of a field that may be left out are called, in Prefect's form as in OpenAPI."""
+
+    given: str
+    left_out: str = "default"
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        shown = handler(schema)
+        for choice in shown["anyOf"]:
+            choice["title"] = self.left_out if choice.get("type") == "null" else self.given
+        return shown
+
+
 # The fields, with the descriptions that the Prefect UI, OpenAPI and our errors show.
 Objective = Annotated[
     str,
@@ -72,26 +96,33 @@ Objective = Annotated[
 AutoContinue = Annotated[bool, _told("Go on from REPORT by itself; off holds the pipeline there.")]
 ModeChoice = Annotated[
     Mode | None,
-    _told(
-        "Where models are called: `openrouter`, or `local` (your own server, or the built-in rehearsal);"
-        " empty for what is configured."
-    ),
+    _Named("mode"),
+    _told("Where models are called: `openrouter`, or `local` (your own server, or the built-in rehearsal)."),
 ]
-Model = Annotated[_Name | None, _told("The model of all agents; empty for the configured one.")]
-Models = Annotated[dict[Role, _Name] | None, _told('A model per role, such as {"GAMMA": "…"}.')]
+Model = Annotated[_Name | None, _Named("name"), _told("The model of all agents, such as `anthropic/claude-sonnet-4`.")]
+Models = Annotated[
+    dict[Role, _Name] | None,
+    _Named("per role", "none"),
+    _told('A model of their own for some roles, such as `{"GAMMA": "…"}`.'),
+]
 Timeout = Annotated[
-    _Seconds | None, _told("Seconds that a round of ORCHESTRATE may take; empty for what is configured.")
+    _Seconds | None, _Named("seconds"), _told("Seconds that a round of ORCHESTRATE may take (at most a day).")
 ]
 AgentTimeout = Annotated[
-    _Seconds | None, _told("Seconds that each agent may take in RUN; empty for what is configured.")
+    _Seconds | None, _Named("seconds"), _told("Seconds that each agent may take in RUN (at most a day).")
 ]
 Context = Annotated[
-    tuple[ContextDocument, ...], Field(max_length=32), _told("Texts that both agents are given as sources.")
+    tuple[ContextDocument, ...],
+    Field(max_length=32),
+    AfterValidator(_distinct),
+    _told("Texts that both agents are given as sources."),
 ]
 Project = Annotated[_Name, _told("The project that the pipeline belongs to.")]
 Labels = Annotated[tuple[_Name, ...], Field(max_length=32), _told("Words to find the pipeline by.")]
-ExternalId = Annotated[_Name | None, _told("Your own id for it; unique in your tenant.")]
-PipelineId = Annotated[_Name | None, _told("A pipeline that is recorded already, to be taken up; empty for a new one.")]
+ExternalId = Annotated[_Name | None, _Named("name", "none"), _told("Your own id for it; unique in your tenant.")]
+PipelineId = Annotated[
+    _Name | None, _Named("name", "none"), _told("A pipeline that is recorded already, to take up; none for a new one.")
+]
 KnownPipelineId = Annotated[_Name, _told("The pipeline to continue, such as p-7k3m9q2xw4bd.")]
 Reason = Annotated[str, Field(max_length=2_000), _told("Why it is continued; kept on record.")]
 Guidance = Annotated[
@@ -149,7 +180,9 @@ def checked_round(**values: Any) -> RoundSpec:
 
 def _invalid(error: ValidationError) -> Invalid:
     first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "request"
+    # Of a choice of types Pydantic also names the type, which is no part of what the user wrote.
+    field, *inner = first["loc"] or ("request",)
+    where = ".".join(str(part) for part in (field, *inner) if part == field or part in (*range(32), "name", "text"))
     what = first["msg"].removeprefix("Value error, ")
     value = first.get("input")
     shown = f" (given: {value!r})" if isinstance(value, str | int | float) and len(str(value)) <= 80 else ""

@@ -196,9 +196,13 @@ def _solution(board: Board, entry: Entry, body: Body) -> None:
     board.last_progress = entry.at
 
 
-def _subtask(board: Board, _: Entry, body: Body) -> None:
+def _subtask(board: Board, entry: Entry, body: Body) -> None:
     board.subtasks[body["id"]] = Subtask(
-        id=body["id"], title=body["title"], text=body["text"], assignee=Role(body["assignee"])
+        id=body["id"],
+        title=body["title"],
+        text=body["text"],
+        assignee=Role(body["assignee"]),
+        author=entry.actor,
     )
 
 
@@ -208,6 +212,7 @@ def _ruling(board: Board, entry: Entry, body: Body) -> None:
         trigger=body["trigger"],
         author=entry.actor,
         proposal=body["proposal"],
+        revision=body["revision"],
         outcome=body["outcome"],
         title=body["title"],
         text=body["text"],
@@ -234,6 +239,13 @@ def _round(board: Board, entry: Entry, body: Body) -> None:
         model = body["models"].get(agent.role.value, agent.model)
         anew = {"turns": 0, "seen": -1, "faults": (), "violated": False, "endpoint_fault": None, "refused": None}
         _change(board, agent.agent_id, model=model, **anew)
+
+
+def _resumed(board: Board, _: Entry, body: Body) -> None:
+    if board.round and body["deadline"]:
+        board.round = replace(board.round, deadline=body["deadline"])
+    for agent in board.agents.values():
+        _change(board, agent.agent_id, faults=(), violated=False, endpoint_fault=None, refused=None)
 
 
 def _guidance(board: Board, _: Entry, body: Body) -> None:
@@ -296,6 +308,7 @@ _FOLDS: Mapping[Kind, Callable[[Board, Entry, Body], None]] = {
     Kind.SUBTASK: _subtask,
     Kind.RULING: _ruling,
     Kind.ROUND_STARTED: _round,
+    Kind.RESUMED: _resumed,
     Kind.GUIDANCE: _guidance,
     Kind.MEDIATION_STARTED: _mediation_started,
     Kind.MEDIATION_ENDED: _mediation_ended,

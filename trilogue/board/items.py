@@ -119,6 +119,7 @@ class Subtask:
     title: str
     text: str
     assignee: Role
+    author: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +128,7 @@ class Ruling:
     trigger: str
     author: str
     proposal: str
+    revision: int
     outcome: str
     title: str
     text: str

@@ -154,8 +154,8 @@ class Board:
         return tuple(subtask for subtask in self.subtasks.values() if subtask.id not in solved)
 
     def mediation(self) -> Mediation | None:
-        """The mediation under way."""
-        return next((m for m in self.mediations if m.outcome is None), None)
+        """The mediation of the present round that is under way."""
+        return next((m for m in self.round_mediations() if m.outcome is None), None)
 
     def round_mediations(self) -> tuple[Mediation, ...]:
         """Mediations of the present round, oldest first."""

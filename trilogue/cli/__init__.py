@@ -4,6 +4,7 @@ Importing this must stay light: `--help` and shell completion run it each time, 
 command imports what it needs when it is called.
 """
 
-from trilogue.cli.app import app, main
+from trilogue.cli.app import app
+from trilogue.cli.ending import main
 
 __all__ = ["app", "main"]

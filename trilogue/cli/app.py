@@ -1,14 +1,10 @@
 """The commands and their options."""
 
-import json
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from trilogue.errors import Invalid, TrilogueError
 
 app = typer.Typer(
     name="trilogue",
@@ -24,8 +20,6 @@ db_app = typer.Typer(help="The ledger's database.", no_args_is_help=True)
 app.add_typer(blocks_app, name="blocks")
 app.add_typer(db_app, name="db")
 
-INTERRUPTED = 130
-
 
 class ModeName(StrEnum):
     """Where models are called."""
@@ -39,23 +33,6 @@ PipelineRef = Annotated[str, typer.Argument(metavar="ID", help="A pipeline's id,
 Mode = Annotated[ModeName | None, typer.Option(help="Where models are called. Default: what is configured.")]
 Model = Annotated[str | None, typer.Option(help="The model of all agents, such as anthropic/claude-sonnet-4.")]
 Timeout = Annotated[float | None, typer.Option(help="Seconds that a round of negotiation may take.")]
-
-
-def main() -> None:
-    """The entry point: an error is one clear line, and an exit code (0, 1, 2, 130)."""
-    debug = "--debug" in sys.argv
-    as_json = "--json" in sys.argv
-    try:
-        app(standalone_mode=True)
-    except TrilogueError as error:
-        if debug:
-            raise
-        if as_json:
-            print(json.dumps({"error": error.code, "detail": error.message}, ensure_ascii=False))  # noqa: T201
-        typer.secho(f"trilogue: {error.message}", fg="red", err=True)
-        raise SystemExit(2 if isinstance(error, Invalid) else 1) from None
-    except KeyboardInterrupt:
-        raise SystemExit(INTERRUPTED) from None
 
 
 def _version(wanted: bool) -> None:

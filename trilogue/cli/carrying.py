@@ -1,68 +1,199 @@
-"""Commands that carry a pipeline: `run`, `continue`, `resume`, and `watch`, which only looks on."""
+"""Commands that carry a pipeline: `run`, `continue`, `resume`, and `watch`, which only looks on.
+
+What a pipeline needs takes seconds to import, and so is imported where it is used: by then a
+thread has loaded it while the servers were starting.
+"""
+
+# ruff: noqa: PLC0415
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from trilogue import launch
 from trilogue.board import Board
-from trilogue.cli.finding import find
-from trilogue.cli.reading import everything, print_json, show_markdown, with_ledger
 from trilogue.cli.viewing import View
 from trilogue.errors import Conflict, Unavailable
-from trilogue.launch import carry, carry_on, effective, prefect_server, serving
-from trilogue.outcome import outcome_json, result_markdown
-from trilogue.phases import check_continuable
 from trilogue.pipeline import Status
-from trilogue.services import TENANT, Services, open_services
 from trilogue.settings import load_settings
 from trilogue.spec import PipelineSpec, RoundSpec
 
+if TYPE_CHECKING:
+    from trilogue.ledger import PipelineRow, UsageRow
+    from trilogue.services import Services
+
 _INTERRUPTED = 130
 _LAST_LOOK = 5.0
+_CANCEL_AGAIN = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """A pipeline to be carried: the flow run that does it, and up to which `seq` the user has seen it."""
+
+    pipeline_id: str
+    seen: int
+    flow: Callable[[], Awaitable[None]]
+
+
+Start = Callable[["Services"], Awaitable[Work]]
+Carried = tuple["PipelineRow", Board, list["UsageRow"]]
 
 
 def run(spec: PipelineSpec, *, as_json: bool) -> int:
     """Record a new pipeline and carry it. Returns the exit code."""
 
-    async def start(services: Services, view: View) -> Work:
+    async def start(services: "Services") -> Work:
         pipeline_id = await services.spawn(spec, may_rehearse=True)
-        await _introduce(services, view, pipeline_id)
-        return Work(pipeline_id=pipeline_id, seen=0, flow=lambda: carry(pipeline_id, spec))
+        return Work(pipeline_id=pipeline_id, seen=0, flow=lambda: launch.carry(pipeline_id, spec))
 
     return _carried(start, as_json=as_json, hold=not spec.auto_continue)
 
 
 def continue_(given: str, asked: RoundSpec, *, as_json: bool) -> int:
     """Begin another round and carry it. Returns the exit code."""
+    from trilogue.cli.reading import everything, with_ledger
+    from trilogue.phases import check_continuable
+
     # Known before any server is started, and checked again when the round begins.
     row, board, _ = with_ledger(lambda ledger: everything(ledger, given))
     check_continuable(board)
 
-    async def start(services: Services, view: View) -> Work:
-        await _introduce(services, view, row.pipeline_id)
-        return Work(pipeline_id=row.pipeline_id, seen=board.seq, flow=lambda: carry_on(row.pipeline_id, asked))
+    async def start(_: "Services") -> Work:
+        return Work(pipeline_id=row.pipeline_id, seen=board.seq, flow=lambda: launch.carry_on(row.pipeline_id, asked))
 
     return _carried(start, as_json=as_json, hold=False)
 
 
 def resume(given: str, *, as_json: bool) -> int:
     """Take up an interrupted pipeline. Returns the exit code."""
+    from trilogue.cli.reading import everything, with_ledger
+
     row, board, _ = with_ledger(lambda ledger: everything(ledger, given))
+    pipeline_id = row.pipeline_id
     if row.status.ended:
-        raise Conflict(f"pipeline {row.pipeline_id!r} is {row.status}; only an interrupted one can be taken up")
+        raise Conflict(f"pipeline {pipeline_id!r} is {row.status}; only an interrupted one can be taken up")
     if row.leased:
-        raise Conflict(f"pipeline {row.pipeline_id!r} is being worked on; `trilogue watch {row.pipeline_id}` shows it")
+        raise Conflict(
+            f"pipeline {pipeline_id!r} is being worked on, or was until {load_settings().lease_seconds:g} s ago; "
+            f"`trilogue watch {pipeline_id}` shows it",
+            code="leased",
+        )
     spec = PipelineSpec(objective=row.objective, auto_continue=bool(row.spec["auto_continue"]))
 
-    async def start(services: Services, view: View) -> Work:
-        await _introduce(services, view, row.pipeline_id)
-        return Work(pipeline_id=row.pipeline_id, seen=board.seq, flow=lambda: carry(row.pipeline_id, spec))
+    async def start(_: "Services") -> Work:
+        return Work(pipeline_id=pipeline_id, seen=board.seq, flow=lambda: launch.carry(pipeline_id, spec))
 
     return _carried(start, as_json=as_json, hold=not spec.auto_continue)
 
 
-async def _introduce(services: Services, view: View, pipeline_id: str) -> None:
+def watch(given: str) -> int:
+    """Show a pipeline from its beginning until it stands still. Returns the exit code."""
+    from trilogue.cli.finding import find
+    from trilogue.services import TENANT, open_services
+
+    async def look(view: View) -> Board:
+        async with open_services(await launch.effective(load_settings())) as services:
+            pipeline_id = await find(services.ledger, given)
+            await _introduce(services, view, pipeline_id)
+            return await view.follow(services, TENANT, pipeline_id)
+
+    try:
+        with View() as view:
+            board = asyncio.run(look(view))
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return 0 if board.status in {Status.COMPLETED, Status.REPORT} else 1
+
+
+def _carried(start: Start, *, as_json: bool, hold: bool) -> int:
+    """Servers up, services open, the flow run and its view side by side, then the outcome."""
+    settings = load_settings()
+    try:
+        with _ending_like_ctrl_c(), View(to_stderr=as_json) as view:
+            if not (launch.prefect_configured() or (settings.home / "prefect" / "served").exists()):
+                view.say("The first start makes Prefect's database, which takes up to a minute, once.")
+            with launch.prefect_server(settings, view.progress) as ui:
+                carried = asyncio.run(_side_by_side(start, view, ui))
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return _told(*carried, as_json=as_json, hold=hold)
+
+
+@contextmanager
+def _ending_like_ctrl_c() -> Iterator[None]:
+    """A closed terminal and a plain `kill` give the lease back, too."""
+    taken = [sign for sign in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(sign) is signal.SIG_DFL]
+    for sign in taken:
+        signal.signal(sign, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        for sign in taken:
+            signal.signal(sign, signal.SIG_DFL)
+
+
+async def _side_by_side(start: Start, view: View, ui: str | None) -> Carried:
+    from trilogue.cli.reading import everything
+    from trilogue.services import TENANT
+
+    async with launch.serving(load_settings()) as services:
+        work = await start(services)
+        await _introduce(services, view, work.pipeline_id)
+        if ui:
+            view.say(f"Prefect's own view, as long as this runs: {ui}")
+        flow = asyncio.ensure_future(work.flow())
+        shown = asyncio.create_task(view.follow(services, TENANT, work.pipeline_id, after=work.seen))
+        shown.add_done_callback(lambda ended: flow.cancel() if _broke(ended) else None)
+        patience = 0.0
+        try:
+            await flow
+            patience = _LAST_LOOK
+        except asyncio.CancelledError:
+            if not _interrupted() and not _broke(shown):
+                raise Conflict(
+                    f"the lease of pipeline {work.pipeline_id!r} was lost, so somebody else goes on with it; "
+                    f"`trilogue watch {work.pipeline_id}` shows it",
+                    code="lease_lost",
+                ) from None
+            if not _broke(shown):
+                view.say(f"interrupted; `trilogue resume {work.pipeline_id}` takes it up again", style="yellow")
+            raise
+        finally:
+            await _end(shown, patience)
+        return await everything(services.ledger, work.pipeline_id)
+
+
+def _interrupted() -> bool:
+    """Whether Ctrl-C cancelled this very task, not something the flow run alone."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _broke(shown: "asyncio.Task[Board]") -> bool:
+    """Whether nothing can be shown any more, as behind `| head`; a ledger that is away is the flow's to judge."""
+    if not shown.done() or shown.cancelled():
+        return False
+    error = shown.exception()
+    return error is not None and not isinstance(error, Unavailable)
+
+
+async def _end(shown: "asyncio.Task[Board]", patience: float) -> None:
+    """Let the view show the end, then end it, whatever it waits for. Raises what it broke of."""
+    await asyncio.wait({shown}, timeout=patience)
+    while not shown.done():
+        shown.cancel()
+        await asyncio.wait({shown}, timeout=_CANCEL_AGAIN)
+    if _broke(shown):
+        shown.result()
+
+
+async def _introduce(services: "Services", view: View, pipeline_id: str) -> None:
+    from trilogue.services import TENANT
+
     row = await services.ledger.get_pipeline(TENANT, pipeline_id)
     view.say(f"pipeline {pipeline_id}: {' '.join(row.objective.split())[:200]}", style="bold")
     if row.spec["rehearsal"]:
@@ -76,74 +207,13 @@ async def _introduce(services: Services, view: View, pipeline_id: str) -> None:
         view.say(f"{error.message}; going on without it, by reading the ledger", style="yellow")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """A pipeline to be carried: the flow run that does it, and up to which `seq` the user has seen it."""
+def _told(row: "PipelineRow", board: Board, usage: list["UsageRow"], *, as_json: bool, hold: bool) -> int:
+    """The outcome, and the exit code that goes with it."""
+    from trilogue.cli.reading import print_json, show_outcome
+    from trilogue.outcome import outcome_json
 
-    pipeline_id: str
-    seen: int
-    flow: Callable[[], Awaitable[None]]
-
-
-def _carried(start: Callable[[Services, View], Awaitable[Work]], *, as_json: bool, hold: bool) -> int:
-    """Servers up, services open, the flow run and its view side by side, then the outcome."""
-    settings = load_settings()
-    view = View(to_stderr=as_json)
-    try:
-        with view, prefect_server(settings, view.progress):
-            view.progress("loading Prefect")
-            return asyncio.run(_side_by_side(start, view, as_json=as_json, hold=hold))
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-
-
-async def _side_by_side(
-    start: Callable[[Services, View], Awaitable[Work]], view: View, *, as_json: bool, hold: bool
-) -> int:
-    async with serving(load_settings()) as services:
-        work = await start(services, view)
-        pipeline_id = work.pipeline_id
-        shown = asyncio.create_task(view.follow(services, pipeline_id, after=work.seen))
-        try:
-            await work.flow()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(shown, _LAST_LOOK)
-        except asyncio.CancelledError:
-            view.say(f"interrupted; `trilogue resume {pipeline_id}` takes it up again", style="yellow")
-            raise
-        finally:
-            shown.cancel()
-        row, board, usage = await everything(services.ledger, pipeline_id)
     if as_json:
         print_json(outcome_json(row, board, usage))
     else:
-        _farewell(view, pipeline_id, board)
-    if board.status is Status.COMPLETED or (board.status is Status.REPORT and hold):
-        return 0
-    return 1
-
-
-def _farewell(view: View, pipeline_id: str, board: Board) -> None:
-    if board.status is Status.REPORT:
-        view.say(f"held at REPORT: `trilogue report {pipeline_id}`, then `trilogue continue {pipeline_id}`", "cyan")
-        return
-    show_markdown(result_markdown(pipeline_id, board))
-    view.say(f"More: trilogue report {pipeline_id} | status {pipeline_id} | result {pipeline_id} -o FILE")
-    if board.status.continuable:
-        view.say(f"Another round: trilogue continue {pipeline_id} --timeout … --guidance …", "cyan")
-
-
-def watch(given: str) -> int:
-    """Show a pipeline from its beginning until it stands still. Returns the exit code."""
-
-    async def look() -> int:
-        async with open_services(await effective(load_settings())) as services:
-            pipeline_id = await find(services.ledger, given)
-            with View() as view:
-                board = await view.follow(services, pipeline_id)
-            return 0 if board.status in {Status.COMPLETED, Status.REPORT} else 1
-
-    try:
-        return asyncio.run(look())
-    except KeyboardInterrupt:
-        return _INTERRUPTED
+        show_outcome(row, board, usage)
+    return 0 if board.status is Status.COMPLETED or (board.status is Status.REPORT and hold) else 1

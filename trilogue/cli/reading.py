@@ -15,16 +15,21 @@ from rich.text import Text
 
 from trilogue.board import Board, fold
 from trilogue.cli.finding import find
-from trilogue.cli.showing import STATUS_STYLES, inert
+from trilogue.cli.showing import STATUS_STYLES, inert, short
+from trilogue.clock import SECOND
 from trilogue.errors import Invalid, NotFound
 from trilogue.launch import effective
 from trilogue.ledger import Ledger, PipelineRow, UsageRow
+from trilogue.models.question import NANOUSD_PER_USD
 from trilogue.outcome import list_item, outcome_json, result_markdown
 from trilogue.pipeline import Status
 from trilogue.services import TENANT, open_ledger
 from trilogue.settings import load_settings
 
 T = TypeVar("T")
+
+_WIDE = 240
+_FIRST = 'No pipelines yet. Start one: trilogue run "Design a caching strategy"'
 
 
 def print_json(document: Any) -> None:
@@ -59,31 +64,70 @@ def status(given: str, *, as_json: bool) -> None:
     if as_json:
         print_json(document)
         return
-    console = Console()
-    console.print(Text.assemble(row.pipeline_id, "  ", (row.status.value, STATUS_STYLES[row.status])))
+    console = screen()
+    console.print(Text.assemble(row.pipeline_id, "  ", standing(row)))
     console.print(Text(inert(row.objective)))
+    if document["rehearsal"]:
+        console.print(Text("Rehearsal: no language model is used.", style="yellow"))
     if board.error:
         console.print(Text(inert(f"{board.error['code']}: {board.error['message']}"), style="red"))
     if advice := advice_for(row, board):
         console.print(Text(advice, style="cyan"))
-    phases = Table("phase", "started", "seconds", box=None, pad_edge=False)
+    console.print()
+    phases = table("phase", "started (UTC)", "seconds")
     for phase in document["phases"]:
-        phases.add_row(phase["phase"], phase["started_at"], f"{phase['seconds']:.1f}")
-    agents = Table("agent", "status", "model", "turns", "tokens in/out", "cost", "errors", box=None, pad_edge=False)
+        phases.add_row(phase["phase"], _moment(phase["started_at"]), cut(f"{phase['seconds']:.1f}"))
+    agents = table("agent", "status", "turns", "tokens in/out", "cost", "errors", "model")
     for agent in document["agents"]:
-        cost = "unknown" if agent["cost_usd"] is None else f"${agent['cost_usd']:.4f}"
-        tokens = f"{agent['tokens']['input']}/{agent['tokens']['output']}"
         agents.add_row(
             agent["agent_id"],
             agent["status"],
-            inert(agent["model"]),
             str(agent["turns"]),
-            tokens,
-            cost,
+            f"{agent['tokens']['input']:,}/{agent['tokens']['output']:,}",
+            cost(agent["cost_usd"]),
             str(agent["errors"]),
+            cut(agent["model"]),
         )
     console.print(phases)
-    console.print(agents)
+    if document["agents"]:
+        console.print()
+        console.print(agents)
+    for mediation in document["mediation"]:
+        console.print(Text(f"mediation by {mediation['trigger']}: {inert(mediation['outcome'] or 'under way')}"))
+    console.print(Text(f"{row.head_seq} entries in the ledger, the last with hash {row.head_hash[:16]}…", style="dim"))
+
+
+def screen() -> Console:
+    """Where people read: as wide as the terminal; elsewhere nothing is cut."""
+    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=_WIDE)
+
+
+def table(*columns: str) -> Table:
+    """A table without lines; only its last column, filled with `cut`, gives way on a narrow terminal."""
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in columns:
+        made.add_column(name, no_wrap=name != columns[-1])
+    return made
+
+
+def cut(text: str) -> Text:
+    """One line, cut where the terminal ends."""
+    return Text(short(text, _WIDE), no_wrap=True, overflow="ellipsis")
+
+
+def standing(row: PipelineRow) -> Text:
+    """The status, and whether nobody works on it though somebody should."""
+    shown = Text(row.status.value, style=STATUS_STYLES[row.status])
+    return shown.append(" (orphaned)", style="yellow") if row.orphaned else shown
+
+
+def cost(usd: float | None) -> str:
+    """Dollars; an unknown cost is never shown as nothing."""
+    return "unknown" if usd is None else f"${usd:.4f}"
+
+
+def _moment(iso: str) -> str:
+    return f"{iso[:10]} {iso[11:19]}"
 
 
 def advice_for(row: PipelineRow, board: Board) -> str | None:
@@ -110,20 +154,18 @@ def list_(*, state: str | None, project: str | None, limit: int, cursor: str | N
     if as_json:
         print_json({"items": [list_item(row) for row in page.items], "next": page.next})
         return
-    console = Console()
+    console = screen()
     if not page.items:
-        console.print('No pipelines yet. Start one: trilogue run "Design a caching strategy"')
+        none = "No such pipelines." if state or project or cursor else _FIRST
+        console.print(Text(none))
         return
-    table = Table("id", "status", "phase", "created", "objective", box=None, pad_edge=False)
+    rows = table("id", "status", "created (UTC)", "objective")
     for row in page.items:
-        shown = Text(row.status.value, style=STATUS_STYLES[row.status])
-        if row.orphaned:
-            shown.append(" orphaned", style="yellow")
-        item = list_item(row)
-        table.add_row(row.pipeline_id, shown, row.phase.value, item["created_at"][:19], Text(_line(row.objective)))
-    console.print(table)
+        created = _moment(list_item(row)["created_at"])
+        rows.add_row(row.pipeline_id, standing(row), created, cut(row.objective))
+    console.print(rows)
     if page.next:
-        console.print(Text(f"More: trilogue list --cursor {page.next}", style="dim"))
+        console.print(Text(f"more: trilogue list --cursor {page.next}", style="dim"), soft_wrap=True)
 
 
 def report(given: str, *, as_json: bool) -> None:
@@ -163,8 +205,32 @@ def show_markdown(markdown: str) -> None:
     if sys.stdout.isatty():
         Console().print(Markdown(inert(markdown), hyperlinks=False))
     else:
-        print(inert(markdown), end="")  # noqa: T201
+        print(inert(markdown))  # noqa: T201
 
 
-def _line(text: str) -> str:
-    return " ".join(inert(text).split())[:100]
+def show_outcome(row: PipelineRow, board: Board, usage: list[UsageRow]) -> None:
+    """How a pipeline that was just carried stands: the agreed text, or why there is none; and where to look further."""
+    pipeline_id = row.pipeline_id
+    if board.status is not Status.REPORT and (board.consensus or board.proposals):
+        show_markdown(result_markdown(pipeline_id, board))
+        print()  # noqa: T201
+    console = screen()
+    console.print(Text(_summary(board, usage), style="dim"), soft_wrap=True)
+    if board.error:
+        told = Text(f"trilogue: {board.status}: {inert(board.error['message'])}", style="red")
+        Console(stderr=True, highlight=False).print(told, soft_wrap=True)
+    if advice := advice_for(row, board):
+        console.print(Text(advice, style="cyan"), soft_wrap=True)
+    console.print(Text("look further with:", style="dim"))
+    looks = ["report"] if board.report else []
+    looks += ["status", "result"] if board.consensus else ["status"]
+    for look in looks:
+        console.print(Text(f"  trilogue {look} {pipeline_id}", style="dim"))
+
+
+def _summary(board: Board, usage: list[UsageRow]) -> str:
+    spent = [agent.cost_nanousd for agent in usage]
+    total = None if any(one is None for one in spent) else sum(one or 0 for one in spent) / NANOUSD_PER_USD
+    tokens = sum(agent.input_tokens + agent.output_tokens for agent in usage)
+    seconds = (board.at - board.phases[0].started_at) / SECOND
+    return f"{seconds:.1f} s, {board.turns} turns, {tokens:,} tokens, cost {cost(total)}"

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from trilogue.actions import clean
 from trilogue.board import Board
-from trilogue.entry import SYSTEM, Entry, Kind
+from trilogue.entry import PERSON, SYSTEM, Entry, Kind
 from trilogue.pipeline import Status
 
 STATUS_STYLES = {
@@ -47,13 +47,13 @@ def said(text: str) -> str:
 def sentence(board: Board, entry: Entry) -> tuple[str, Text] | None:
     """Who, and what an entry tells, on the board that it was applied to; None for what tells nothing new.
 
-    Who is a role, `person`, or nobody where Trilogue itself records.
+    Who is a role, or empty where Trilogue itself or a person records.
     """
     words = _words(entry)
     if words is None:
         return None
     who = board.role_of(entry.actor)
-    return "" if who == SYSTEM else who, Text(words) if isinstance(words, str) else words
+    return "" if who in {SYSTEM, PERSON} else who, Text(words) if isinstance(words, str) else words
 
 
 def _words(entry: Entry) -> str | Text | None:
@@ -63,7 +63,12 @@ def _words(entry: Entry) -> str | Text | None:
             return Text(f"── {body['phase']} ──", style="bold")
         case Kind.AGENT_SPAWNED:
             because = f" because of {body['reason']}" if body.get("reason") else ""
-            return f"spawned {body['agent_id']} ({body['role']}, {inert(body['model'])}){because}"
+            return f"{body['agent_id']} joins as {body['role']} with {inert(body['model'])}{because}"
+        case Kind.CONTEXT:
+            return f"both agents are given {short(body['name'])}"
+        case Kind.ROUND_STARTED if body["round"] > 1:
+            why = f": {said(body['reason'])}" if body["reason"] else ""
+            return f"round {body['round']}, {body['timeout']:g} s at most{why}"
         case Kind.FINDING:
             return f"finds {body['id']}: {short(body['title'])} (confidence {body['confidence']:.0%})"
         case Kind.PROPOSAL:
@@ -102,7 +107,8 @@ def _words(entry: Entry) -> str | Text | None:
             held = "" if body["continuation"]["auto"] else f"; held: {reasons}"
             return f"report: {body['findings']} findings, complexity {body['complexity']:.2f}{held}"
         case Kind.CONSENSUS:
-            return Text(f"agreed: {short(body['title'])} (decided by {short(body['decided_by'])})", style="green")
+            by = inert(body["decided_by"]).partition(":")[0]
+            return Text(f"agreed: {short(body['title'])} (decided by {by})", style="green")
         case Kind.STATUS if Status(body["status"]).ended:
             status = Status(body["status"])
             why = f": {short(body['error']['message'], 200)}" if body["error"] else ""
@@ -128,5 +134,11 @@ def _turn(entry: Entry) -> str | Text | None:
 def _evidence(evidence: object) -> str:
     if not isinstance(evidence, dict):
         return ""
-    shown = (f"{name.replace('_', ' ')}: {value}" for name, value in evidence.items())
-    return f"({', '.join(shown)})"
+    shown = (f"{name.replace('_', ' ')} {_plain(value)}" for name, value in evidence.items())
+    return f"({'; '.join(shown)})"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:.2f}" if isinstance(value, float) else str(value)

@@ -13,11 +13,7 @@ from trilogue.mediation import Due, Trigger, due, stuck_at
 from trilogue.pipeline import Phase
 
 _MOST_TURNS = 2
-_PRODUCT = {
-    Trigger.STUCK: (Kind.PROPOSAL, Kind.MESSAGE),
-    Trigger.CONFLICT: (Kind.RULING,),
-    Trigger.COMPLEXITY: (Kind.SUBTASK,),
-}
+NOT_NEEDED = "not needed any more"
 
 
 async def next_trigger(room: Room) -> Due | None:
@@ -25,10 +21,10 @@ async def next_trigger(room: Room) -> Due | None:
     assert room.board.round is not None
     while True:
         board, now = room.board, room.now()
+        if left_open := board.mediation():  # by an earlier attempt: to be closed, even where the round has ended
+            return Due(trigger=Trigger(left_open.trigger), evidence=left_open.evidence)
         if now >= room.board.round.deadline or round_end(board, room.rules):
             return None
-        if left_open := board.mediation():  # by an earlier attempt: mediations run one at a time
-            return Due(trigger=Trigger(left_open.trigger), evidence=left_open.evidence)
         if struck := due(board, now, room.rules.thresholds):
             return struck
         await room.changed(after=board.seq, until=min(_clock(room), room.board.round.deadline))
@@ -41,64 +37,84 @@ def _clock(room: Room) -> int:
 
 
 async def mediate(room: Room, struck: Due) -> str:
-    """Carry out one mediation and return its outcome: `ruled`, `decomposed`, `proposed`, or `failed: <why>`."""
+    """Carry out one mediation, or what is left of one, and return its outcome in words; `failed: …` without any.
+
+    A trigger that no longer holds when it comes to it calls nobody.
+    """
     assert room.board.round is not None
     deadline = room.board.round.deadline
-    number = len(room.board.mediations) + 1
-    agent_id = f"gamma-{number}"
-    if room.board.mediation() is None:
-        await room.append(lambda _: _opening(struck, number, agent_id, room.model_for(Role.GAMMA)))
-    else:
-        number = room.board.mediations[-1].number
-        agent_id = f"gamma-{number}"
-    outcome = "failed: timed out"
+    await room.append(lambda board: _opening(room, board, struck.trigger))
+    mediation = room.board.mediation()
+    if mediation is None:
+        return NOT_NEEDED
+    agent_id, trigger = _gamma(mediation.number), Trigger(mediation.trigger)
     try:
         async with asyncio.timeout(max(0.0, (deadline - room.now()) / SECOND)):
-            outcome = await _turns(room, agent_id, struck.trigger)
+            await asyncio.sleep(0)  # a deadline that is past strikes here, before a turn begins
+            outcome = await _turns(room, agent_id, trigger)
     except TimeoutError:
-        pass
-    await room.append(lambda board: _closing(board, agent_id, number, struck.trigger, outcome))
+        outcome = _product(room.board, agent_id, trigger) or "failed: timed out"
+    await room.append(lambda board: _closing(board, agent_id, mediation.number, trigger, outcome))
     return outcome
 
 
+def _gamma(mediation: int) -> str:
+    return f"gamma-{mediation}"
+
+
 async def _turns(room: Room, agent_id: str, trigger: Trigger) -> str:
-    taken = 0
     wait = room.rules.fault_wait
-    while taken < _MOST_TURNS:
-        agent = room.board.agents[agent_id]
-        if agent.revoked:
-            return "failed: revoked"
-        before = room.board.seq
-        outcome = await take_turn(room, agent, Phase.ORCHESTRATE, trigger)
-        if outcome == ENDPOINT:
+    while not (product := _product(room.board, agent_id, trigger)):
+        board, agent = room.board, room.board.agents[agent_id]
+        if round_end(board, room.rules):
+            return NOT_NEEDED
+        if agent.revoked or agent.refused:
+            return f"failed: {agent.refused or 'revoked'}"
+        if agent.turns >= _MOST_TURNS:
+            return "failed: no usable answer"
+        if _pending(board):
+            await room.changed(after=board.seq)
+            continue
+        if await take_turn(room, agent, Phase.ORCHESTRATE, trigger, unless=lambda b: _idle(room, b)) == ENDPOINT:
             await asyncio.sleep(wait)
             wait = min(wait * 2, room.rules.longest_fault_wait)
-            continue
-        taken += 1
-        if done := _product(room.board, agent_id, trigger, before):
-            return done
-    return "failed: no usable answer"
+    return product
 
 
-def _product(board: Board, agent_id: str, trigger: Trigger, after: int) -> str | None:
-    """What the mediator's turn brought that its mandate asks for."""
+def _pending(board: Board) -> bool:
+    """Whether an agreement waits for turns begun before it; the mediator must not overtake it."""
+    return bool(board.agreed()) and not board.decided()
+
+
+def _idle(room: Room, board: Board) -> bool:
+    return _pending(board) or round_end(board, room.rules) is not None
+
+
+def _product(board: Board, agent_id: str, trigger: Trigger) -> str | None:
+    """What the mediator brought that its mandate asks for, in this attempt or an earlier one."""
     if trigger is Trigger.CONFLICT:
-        return "ruled" if (ruling := board.ruling()) and ruling.seq > after else None
+        return "ruled" if board.ruling() else None
     if trigger is Trigger.COMPLEXITY:
-        return f"decomposed into {len(board.subtasks)} subtasks" if board.last_news.get(agent_id, 0) > after else None
+        parts = sum(subtask.author == agent_id for subtask in board.subtasks.values())
+        return f"decomposed into {parts} subtasks" if parts else None
     if any(p.author == agent_id for p in board.proposals.values()):
         return "proposed a way on"
-    return "named the obstacle" if board.last_news.get(agent_id, 0) > after else None
+    return "named the obstacle" if agent_id in board.last_news else None
 
 
-def _opening(struck: Due, number: int, agent_id: str, model: str) -> list[Draft]:
-    evidence = {"mediation": number, "trigger": struck.trigger.value, "evidence": dict(struck.evidence)}
+def _opening(room: Room, board: Board, trigger: Trigger) -> list[Draft]:
+    """The mediation's beginning if its trigger still holds on the board as committed, and none is under way."""
+    struck = due(board, room.now(), room.rules.thresholds)
+    if struck is None or struck.trigger is not trigger or round_end(board, room.rules):
+        return []
+    number = len(board.mediations) + 1
+    evidence = {"mediation": number, "trigger": trigger.value, "evidence": dict(struck.evidence)}
     spawned = {
-        "agent_id": agent_id,
+        "agent_id": _gamma(number),
         "role": Role.GAMMA.value,
         "tier": int(TIER_OF[Role.GAMMA]),
         "runtime": "python",
-        "model": model,
+        "model": room.model_for(Role.GAMMA),
         "reason": struck.trigger.value,
     }
     return [

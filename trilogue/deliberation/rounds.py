@@ -66,7 +66,7 @@ def _deadlock(board: Board, rules: Rules) -> RoundEnd | None:
     limit = rules.thresholds.turn_limit
     if board.mediation() or board.open_turns:
         return None
-    if exhausted(board, limit):
+    if exhausted(board, limit) and not _conflict_due(board, rules):
         return RoundEnd(
             status=Status.ORCHESTRATION_FAILED,
             code="turns_used_up",
@@ -90,6 +90,12 @@ def _deadlock(board: Board, rules: Rules) -> RoundEnd | None:
 
 def _due(board: Board, rules: Rules) -> bool:
     return due(board, board.at, rules.thresholds) is not None
+
+
+def _conflict_due(board: Board, rules: Rules) -> bool:
+    """A ruling needs no turn of the agents, so it may still come when they have none left."""
+    struck = due(board, board.at, rules.thresholds)
+    return struck is not None and struck.trigger is Trigger.CONFLICT
 
 
 def timed_out(board: Board) -> RoundEnd:
@@ -169,7 +175,7 @@ def _ruled(board: Board, ruling: Ruling) -> dict[str, Any]:
     ]
     return _consensus(
         proposal_id=proposal.id,
-        revision=proposal.latest.number,
+        revision=ruling.revision,
         title=ruling.title,
         text=ruling.text,
         votes=votes,
@@ -206,6 +212,7 @@ async def research(room: Room, role: Role, deadline: Micros) -> AgentStatus:
     status = AgentStatus.COMPLETED
     try:
         async with asyncio.timeout(_remaining(room, deadline)):
+            await asyncio.sleep(0)  # a deadline that is past strikes here, before a turn begins
             await _turns(room, role, Phase.RUN, lambda agent, _: agent.turns > 0 and agent.seen >= 0)
     except TimeoutError:
         status = AgentStatus.TIMED_OUT
@@ -223,6 +230,7 @@ async def negotiate(room: Room, role: Role) -> AgentStatus:
     assert room.board.round is not None
     try:
         async with asyncio.timeout(_remaining(room, room.board.round.deadline)):
+            await asyncio.sleep(0)  # as in `research`
             await _turns(room, role, Phase.ORCHESTRATE, lambda _, board: round_end(board, room.rules) is not None)
     except TimeoutError:
         return AgentStatus.TIMED_OUT
@@ -244,11 +252,17 @@ async def _turns(room: Room, role: Role, phase: Phase, done: Callable[[Agent, Bo
         if not _may_begin(board, agent, phase, room.rules):
             await room.changed(after=board.seq)
             continue
-        if await take_turn(room, agent, phase) == ENDPOINT:
+        if await take_turn(room, agent, phase, unless=lambda board: not _begins(room, board, role, phase)) == ENDPOINT:
             await asyncio.sleep(wait)
             wait = min(wait * 2, room.rules.longest_fault_wait)
         else:
             wait = room.rules.fault_wait
+
+
+def _begins(room: Room, board: Board, role: Role, phase: Phase) -> bool:
+    """Whether a turn may begin on `board` as committed: what others committed while it was queued counts too."""
+    agent = board.agent_in(role)
+    return agent is not None and _may_begin(board, agent, phase, room.rules) and round_end(board, room.rules) is None
 
 
 def _may_begin(board: Board, agent: Agent, phase: Phase, rules: Rules) -> bool:

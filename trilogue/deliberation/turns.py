@@ -6,7 +6,7 @@ is finished when `turn_ended` is committed.
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from trilogue.actions import Action, Critique, Decompose, Find, Message, Offer, Pass, Propose, Revise, Rule, Solve, Vote
@@ -20,6 +20,7 @@ from trilogue.governance.errorbudget import breach, fingerprint
 from trilogue.mediation import Trigger
 from trilogue.pipeline import Phase
 
+NOT_BEGUN = "not_begun"
 ACTED, MALFORMED, VIOLATED, ENDPOINT, REFUSED, CANCELLED, LOST = (
     "acted",
     "malformed",
@@ -31,9 +32,23 @@ ACTED, MALFORMED, VIOLATED, ENDPOINT, REFUSED, CANCELLED, LOST = (
 )
 """Outcomes of a turn. `refused`: the endpoint turned the call down for good (key, credit, unknown model)."""
 
+_UNTOLD = Answer(spent={"calls": 1})
+"""Of a call that broke off with us nobody told what it took: unknown, not nothing."""
 
-async def take_turn(room: Room, agent: Agent, phase: Phase, trigger: Trigger | None = None) -> str:
-    """Take one turn and return its outcome. A cancelled turn is recorded as such before the cancellation goes on."""
+
+async def take_turn(
+    room: Room,
+    agent: Agent,
+    phase: Phase,
+    trigger: Trigger | None = None,
+    *,
+    unless: Callable[[Board], bool] = lambda _: False,
+) -> str:
+    """Take one turn and return its outcome. A cancelled turn is recorded as such before the cancellation goes on.
+
+    Args:
+        unless: asked of the very board that `turn_begun` would follow; where it holds no turn begins (`NOT_BEGUN`).
+    """
     terms, prompt = Offer(mandate=frozenset(), actions=frozenset()), ""
 
     def begin(board: Board) -> list[Draft]:
@@ -43,26 +58,36 @@ async def take_turn(room: Room, agent: Agent, phase: Phase, trigger: Trigger | N
         prompt = room.compose(agent, phase, terms, trigger)
         # A turn of this agent that is still open was broken off: its task run failed and runs again.
         left_open = board.turn_of(agent.agent_id)
-        return [*([_ended(left_open, LOST)] if left_open else []), _begun(board, agent, phase)]
+        closed = [_ended(left_open, LOST)] if left_open else []
+        return closed if unless(board) else [*closed, _begun(board, agent, phase)]
 
-    await room.append(begin)
-    turn = room.board.turn_of(agent.agent_id)
-    assert turn is not None
+    spent: Answer | None = None
     try:
+        await room.append(begin)
+        turn = room.board.turn_of(agent.agent_id)
+        if turn is None:
+            return NOT_BEGUN
+        spent = _UNTOLD
         answer = await room.ask(agent, turn, prompt, terms)
     except asyncio.CancelledError:
+        # Also one that came while `turn_begun` was being committed: left open, it would hold up every agreement.
         # Out of the ledger's reach or fenced, the next attempt records the turn as lost.
         with contextlib.suppress(TrilogueError):
-            await asyncio.shield(room.append(lambda _: [_ended(turn, CANCELLED)]))
+            await asyncio.shield(room.append(lambda board: _cut_off(board, agent, spent)))
         raise
     outcome = _outcome(answer.error)
     await room.append(lambda board: _closing(room, board, turn, answer, outcome, trigger))
     return outcome
 
 
+def _cut_off(board: Board, agent: Agent, spent: Answer | None) -> list[Draft]:
+    turn = board.turn_of(agent.agent_id)
+    return [_ended(turn, CANCELLED, spent)] if turn else []
+
+
 def lost_turns(board: Board) -> list[Draft]:
     """The closing entries for turns that an earlier attempt left open."""
-    return [_ended(turn, LOST) for turn in board.open_turns.values()]
+    return [_ended(turn, LOST, _UNTOLD) for turn in board.open_turns.values()]
 
 
 def _begun(board: Board, agent: Agent, phase: Phase) -> Draft:
@@ -221,7 +246,7 @@ def action_drafts(
             case Message():
                 add(Kind.MESSAGE, id=fresh("m"), to=action.to, content=action.content)
             case Rule():
-                add(Kind.RULING, **_ruling(board, action, trigger))
+                add(Kind.RULING, **_ruling(board, action, turn, trigger))
             case Decompose():
                 for part in action.subtasks:
                     add(Kind.SUBTASK, id=fresh("s"), title=part.title, text=part.text, assignee=part.assignee)
@@ -235,14 +260,17 @@ def _seen_revision(board: Board, proposal_id: str, turn: OpenTurn) -> int:
     return max(r.number for r in board.proposals[proposal_id].revisions if r.seq <= turn.seen)
 
 
-def _ruling(board: Board, action: Rule, trigger: Trigger | None) -> dict[str, Any]:
+def _ruling(board: Board, action: Rule, turn: OpenTurn, trigger: Trigger | None) -> dict[str, Any]:
+    """A ruling holds for the revision that the mediator saw, whatever its author wrote meanwhile."""
     mediation = board.mediation()
-    chosen = board.proposals[action.proposal].latest
+    seen = _seen_revision(board, action.proposal, turn)
+    chosen = next(r for r in board.proposals[action.proposal].revisions if r.number == seen)
     merged = action.outcome == "merge" and bool(action.text)
     return {
         "mediation": mediation.number if mediation else 0,
         "trigger": trigger.value if trigger else "",
         "proposal": action.proposal,
+        "revision": seen,
         "outcome": "merge" if merged else "choose",
         "title": (action.title if merged else "") or chosen.title,
         "text": action.text if merged else chosen.text,

@@ -19,8 +19,9 @@ class ErrorBudget:
 
 
 def fingerprint(code: str, message: str) -> str:
-    """Errors alike have one fingerprint: the code and the message without its quoted values and numbers."""
-    normal = _VARIABLE.sub("…", message)
+    """Errors alike have one fingerprint: the code and the message without its quoted values and numbers, and without
+    the advice behind a semicolon, which names what may be done on the board as it was."""
+    normal = _VARIABLE.sub("…", message).partition(";")[0]
     return f"{code}:{hashlib.sha256(normal.encode()).hexdigest()[:12]}"
 
 

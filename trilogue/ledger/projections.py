@@ -108,6 +108,11 @@ def _round_started(entry: Entry, body: Mapping[str, Any], changes: Changes) -> N
     }
 
 
+def _resumed(_: Entry, body: Mapping[str, Any], changes: Changes) -> None:
+    if body["deadline"] is not None:
+        changes.pipeline["deadline_at"] = body["deadline"]
+
+
 def _agent_spawned(entry: Entry, body: Mapping[str, Any], changes: Changes) -> None:
     agent_id = body["agent_id"]
     changes.agent_statuses.pop(agent_id, None)
@@ -182,6 +187,7 @@ _RULES: Mapping[Kind, Callable[[Entry, Mapping[str, Any], Changes], None]] = {
     Kind.ROUND_STARTED: _round_started,
     Kind.AGENT_SPAWNED: _agent_spawned,
     Kind.AGENT_STATUS: _agent_status,
+    Kind.RESUMED: _resumed,
     Kind.TURN_ENDED: _turn_ended,
     Kind.CHECKPOINT: _checkpoint,
 }

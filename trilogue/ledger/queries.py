@@ -84,7 +84,8 @@ def select_page(
     if project is not None:
         query = query.where(pipelines.c.project == project)
     if cursor is not None:
-        query = query.where(tuple_(pipelines.c.created_at, pipelines.c.id) < tuple_(*_read_cursor(cursor)))
+        last: tuple[Any, Any] = _read_cursor(cursor)
+        query = query.where(tuple_(pipelines.c.created_at, pipelines.c.id) < tuple_(*last))
     query = query.order_by(pipelines.c.created_at.desc(), pipelines.c.id.desc()).limit(limit + 1)
     rows = [pipeline_row(row) for row in connection.execute(query).mappings()]
     more = len(rows) > limit

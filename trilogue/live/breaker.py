@@ -93,9 +93,9 @@ class Breaker:
         )
         try:
             try:
-                answer = await self._client.execute_command("EVALSHA", _SHA, 1, self._key, *arguments)
+                answer = await self._client.execute_command("EVALSHA", _SHA, 1, self._key, *arguments)  # type: ignore[no-untyped-call]  # redis-py
             except NoScriptError:
-                answer = await self._client.execute_command("EVAL", _SOURCE, 1, self._key, *arguments)
+                answer = await self._client.execute_command("EVAL", _SOURCE, 1, self._key, *arguments)  # type: ignore[no-untyped-call]  # redis-py
         except FAULTS:
             return None
         return int(answer)

@@ -8,10 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trilogue.models.faults import Scrubber
 from trilogue.models.question import Usage, nanousd, tokens_in
 
 LONGEST_ANSWER = 4 * 1024 * 1024
 """Bytes or characters of one answer that are taken in; beyond it the server is out of its mind."""
+MOST_TOKENS = 1_000_000_000
+"""A count beyond it is none: no store need hold whatever integer a server writes."""
+
+_plain = Scrubber(key=None)
 
 
 class NoAnswer(Exception):
@@ -102,8 +107,8 @@ class Answer:
             raise ErrorInAnswer(error)
         if body.get("object") == "error":  # vLLM puts the error's fields at the top
             raise ErrorInAnswer(body)
-        if isinstance(model := body.get("model"), str) and model:
-            self.model = model
+        if isinstance(model := body.get("model"), str) and (name := _plain(model)):
+            self.model = name
         if isinstance(usage := body.get("usage"), Mapping):
             self.counted = usage
         choices = body.get("choices")
@@ -137,4 +142,6 @@ class Answer:
 
 
 def _count(tokens: object) -> int | None:
-    return tokens if isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 0 else None
+    if not isinstance(tokens, int) or isinstance(tokens, bool):
+        return None
+    return tokens if 0 <= tokens <= MOST_TOKENS else None

@@ -43,7 +43,7 @@ _STATUS_OF_NAME = {
 """What servers write in `code` or `type` instead of a number."""
 
 _KEY_LIKE = re.compile(r"\bsk-[\w*.-]{6,}", re.ASCII)
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
 
 
 @dataclass(frozen=True, kw_only=True)

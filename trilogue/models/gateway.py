@@ -31,6 +31,8 @@ PROBE_WAIT = 1.0
 LONGEST_QUOTE = 8_000
 """Characters of a bad answer that its repair turn shows to the model."""
 LONGEST_COMPLAINT = 1_000
+LONGEST_NAME = 200
+"""Characters of a served model's name; what is longer, or not printable, is passed over."""
 
 
 class Gateway:
@@ -133,7 +135,8 @@ class Gateway:
                 "give the address of an OpenAI-compatible server, which mostly ends in /v1",
                 code="bad_model_address",
             )
-        return [item["id"] for item in content if isinstance(item, dict) and isinstance(item.get("id"), str)]
+        named = [item["id"] for item in content if isinstance(item, dict) and isinstance(item.get("id"), str)]
+        return [name for name in named if name.isprintable() and 0 < len(name) <= LONGEST_NAME]
 
     async def _answer(
         self, question: Question, messages: Sequence[Message], *, spent: list[Usage], on_text: OnText | None

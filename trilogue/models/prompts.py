@@ -106,12 +106,12 @@ def situation(board: Board, agent: Agent, phase: Phase, trigger: Trigger | None 
         "sources": list(board.contexts),
         "complexity": complexity(board),
         "findings": [
-            {"id": f.id, "by": board.role_of(f.author), "title": f.title, "text": f.text, "evidence": f.evidence}
+            {"id": f.id, "by": _by(board, f.author), "title": f.title, "text": f.text, "evidence": f.evidence}
             for f in board.findings.values()
         ],
         "proposals": [_proposal(board, proposal) for proposal in board.open_proposals()],
         "messages": [
-            {"from": board.role_of(m.sender), "to": m.to, "content": m.content, "seq": m.seq} for m in board.messages
+            {"from": _by(board, m.sender), "to": m.to, "content": m.content, "seq": m.seq} for m in board.messages
         ],
     }
     if board.subtasks:
@@ -125,6 +125,8 @@ def situation(board: Board, agent: Agent, phase: Phase, trigger: Trigger | None 
             }
             for s in board.subtasks.values()
         ]
+    if len(board.voters()) == 1:
+        shown["alone"] = True
     if board.handoffs:
         shown["handoffs"] = [
             {key: handoff[key] for key in ("role", "reason", "open_proposals")} for handoff in board.handoffs
@@ -137,17 +139,23 @@ def situation(board: Board, agent: Agent, phase: Phase, trigger: Trigger | None 
     return shown
 
 
+def _by(board: Board, actor: str) -> str:
+    """The role of whoever said it; the id of an agent that was taken out, so that its replacement is not mistaken."""
+    agent = board.agents.get(actor)
+    return actor if agent and agent.revoked else board.role_of(actor)
+
+
 def _proposal(board: Board, proposal: Proposal) -> dict[str, Any]:
     return {
         "id": proposal.id,
-        "by": board.role_of(proposal.author),
+        "by": _by(board, proposal.author),
         "revision": proposal.latest.number,
         "title": proposal.latest.title,
         "text": proposal.latest.text,
         "seq": proposal.latest.seq,
         "votes": [
             {
-                "by": board.role_of(vote.voter),
+                "by": _by(board, vote.voter),
                 "revision": vote.revision,
                 "verdict": vote.verdict,
                 "reason": vote.reason,
@@ -156,7 +164,7 @@ def _proposal(board: Board, proposal: Proposal) -> dict[str, Any]:
             if proposal_id == proposal.id
         ],
         "critiques": [
-            {"by": board.role_of(c.author), "revision": c.revision, "text": c.text, "seq": c.seq}
+            {"by": _by(board, c.author), "revision": c.revision, "text": c.text, "seq": c.seq}
             for c in board.critiques
             if c.proposal == proposal.id
         ],

@@ -11,6 +11,8 @@ from trilogue.errors import TrilogueError
 T = TypeVar("T")
 
 NANOUSD_PER_USD = 1_000_000_000
+MOST_USD = 1_000_000
+"""What no single call costs; a server that says so is not believed."""
 CHARACTERS_PER_TOKEN = 4
 """The usual rule of thumb for English and JSON; only used where a server does not count."""
 
@@ -109,7 +111,7 @@ Observer = Callable[[CallOutcome], None]
 
 def nanousd(cost: object) -> int | None:
     """OpenRouter's `usage.cost` (USD credits) in billionths of a dollar; `None` if it is no amount."""
-    if isinstance(cost, bool) or not isinstance(cost, int | float) or not math.isfinite(cost) or cost < 0:
+    if isinstance(cost, bool) or not isinstance(cost, int | float) or not 0 <= cost <= MOST_USD:
         return None
     return int((Decimal(str(cost)) * NANOUSD_PER_USD).to_integral_value(ROUND_UP))
 

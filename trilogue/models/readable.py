@@ -7,6 +7,8 @@ from pydantic_core import from_json
 
 _SKIPPED = frozenset({"action", "proposal", "subtask", "to", "verdict", "outcome", "assignee"})
 _LEAST_GROWTH = 40
+_GROWTH = 1 / 32
+"""Of what was read: each reading starts at the beginning, so a fixed step would make long answers quadratic."""
 
 
 def readable(raw: str) -> str:
@@ -47,7 +49,7 @@ class TextStream:
         if len(raw) < self._read:  # a retry or a repair turn begins anew, from offset 0
             self._read = 0
             self._shown = ""
-        if len(raw) - self._read < _LEAST_GROWTH:
+        if len(raw) - self._read < max(_LEAST_GROWTH, self._read * _GROWTH):
             return
         self.finish(raw)
 

@@ -43,7 +43,7 @@ def _actions(model: str, shown: Situation) -> Actions:
         return _findings(model, shown)
     if called_for := shown.get("called_for"):
         return _mediate(called_for, shown)
-    if any(handoff["role"] != shown["you"] for handoff in shown.get("handoffs", [])):
+    if shown.get("alone"):
         return [{"action": "solve", "title": _title(shown, "alone"), "text": _plan(shown, [])}]
     if model == "rehearsal/conflict":
         return _contend(shown)

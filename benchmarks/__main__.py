@@ -1,0 +1,49 @@
+"""Runs the benchmarks, all or those named, and prints one table or one JSON document."""
+
+import argparse
+import json
+import os
+import sys
+import time
+
+from rich.console import Console
+
+from benchmarks import help_time, pipelines, posts, turns
+from benchmarks.figures import Figure, as_json, table
+
+BENCHMARKS = {"help": help_time.measure, "turns": turns.measure, "posts": posts.measure, "pipelines": pipelines.measure}
+
+_WIDTH = 150
+"""Columns where no terminal says how many it has."""
+
+
+def main() -> None:
+    """Measure, then print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Speed and size, beside their aims.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; all by default")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(BENCHMARKS):
+        parser.error(f"no benchmark is called {', '.join(sorted(unknown))}; there are: {', '.join(BENCHMARKS)}")
+    began, load_before = time.monotonic(), os.getloadavg()[0]
+    figures: list[Figure] = []
+    for name in arguments.names or BENCHMARKS:
+        print(f"measuring {name} …", file=sys.stderr)
+        figures.extend(BENCHMARKS[name]())
+    machine = {
+        "cpus": os.cpu_count(),
+        "load_before": round(load_before, 2),
+        "load_after": round(os.getloadavg()[0], 2),
+        "seconds": round(time.monotonic() - began),
+    }
+    if arguments.json:
+        print(json.dumps({"machine": machine, "figures": as_json(figures)}, indent=2))
+    else:
+        Console(width=None if sys.stdout.isatty() else _WIDTH).print(table(figures, machine))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
