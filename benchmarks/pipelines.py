@@ -71,7 +71,7 @@ def _figures(ledger: str, prefect: Prefect, carried: Mapping[str, Any], *, aims:
         value=statistics.median(over),
         unit="s",
         aim=0.6 if aims else None,
-        note=f"median of {SINGLES}, slowest {max(over):.2f} s; bare loop {bare_over:.2f} s",
+        note=f"median of {SINGLES}, from {min(over):.2f} to {max(over):.2f} s; bare loop {bare_over:.2f} s",
     )
     yield Figure(
         what=f"pipelines, {AT_ONCE} at once",

@@ -26,7 +26,7 @@ from trilogue.settings import load_settings
 from trilogue.spec import checked_spec
 
 AT_ONCE = 16
-SINGLES = 3
+SINGLES = 5
 _AFTERGLOW = 1.0
 """Seconds in which the Prefect server deals with events and log lines that flow runs left behind."""
 

@@ -1,10 +1,12 @@
 """Agents as task runs: `run-alpha`, `negotiate-beta`, `mediate-gamma`."""
 
-from typing import Any
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from prefect import Task, task
 from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 
 from tasks.options import GRACE, OPTIONS
 from tasks.session import session, side_by_side
@@ -13,6 +15,8 @@ from trilogue.clock import seconds
 from trilogue.deliberation import mediating, rounds
 from trilogue.mediation import Due, Trigger
 from trilogue.pipeline import Phase, Status
+
+T = TypeVar("T")
 
 
 async def research() -> None:
@@ -65,17 +69,28 @@ def _ended_as(status: AgentStatus) -> State[Any]:
 async def _run_agent(role: str) -> State[Any]:
     attempt = session().attempt
     began = next(span.started_at for span in reversed(attempt.board.phases) if span.phase is Phase.RUN)
-    return _ended_as(await rounds.research(attempt, Role(role.upper()), began + seconds(attempt.rules.agent_timeout)))
+    deadline = began + seconds(attempt.rules.agent_timeout)
+    return await _unless_cut_off(rounds.research(attempt, Role(role.upper()), deadline), _ended_as)
 
 
 @task(name="negotiate", task_run_name="negotiate-{role}", **OPTIONS)
 async def _negotiate(role: str) -> State[Any]:
-    return _ended_as(await rounds.negotiate(session().attempt, Role(role.upper())))
+    return await _unless_cut_off(rounds.negotiate(session().attempt, Role(role.upper())), _ended_as)
 
 
 @task(name="mediate", task_run_name="mediate-gamma", **OPTIONS)
 async def _mediate(trigger: str, evidence: dict[str, Any]) -> State[Any]:
-    outcome = await mediating.mediate(session().attempt, Due(trigger=Trigger(trigger), evidence=evidence))
-    if outcome.startswith("failed"):
-        return Failed(name="NoOutcome", message=f"{trigger}: {outcome}")
-    return Completed(message=f"{trigger}: {outcome}")
+    struck = Due(trigger=Trigger(trigger), evidence=evidence)
+    return await _unless_cut_off(mediating.mediate(session().attempt, struck), _mediated_as)
+
+
+def _mediated_as(outcome: str) -> State[Any]:
+    return Failed(name="NoOutcome", message=outcome) if outcome.startswith("failed") else Completed(message=outcome)
+
+
+async def _unless_cut_off(work: Awaitable[T], ended_as: Callable[[T], State[Any]]) -> State[Any]:
+    """What a task run ends as; one that a stop or Ctrl-C cut off as Cancelled, which Prefect would call Crashed."""
+    try:
+        return ended_as(await work)
+    except asyncio.CancelledError:
+        return Cancelled(message="cut off by a stop or an interruption")

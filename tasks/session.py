@@ -18,19 +18,17 @@ from blocks.loading import configured
 from tasks.artifacts import Exhibits
 from tasks.events import announce
 from tasks.naming import pipeline_of_this_run
+from tasks.process import Process, present, serving
 from trilogue.attempt import Attempt
 from trilogue.deliberation.turns import lost_turns
 from trilogue.errors import Conflict, Fenced, TrilogueError
 from trilogue.phases import failed
 from trilogue.pipeline import Status
-from trilogue.services import Services, open_services
+from trilogue.services import Services
 from trilogue.settings import load_settings
 from trilogue.spec import PipelineSpec, RoundSpec
 
 logger = logging.getLogger(__name__)
-
-process_services: ContextVar[Services] = ContextVar("process_services")
-"""Set by a process that carries many pipelines; a flow run on its own opens its own."""
 
 _session: ContextVar["Session"] = ContextVar("session")
 
@@ -83,19 +81,19 @@ async def started(pipeline_id: str | None, spec: PipelineSpec) -> AsyncIterator[
 
     A failure on the way is recorded as the pipeline's end and goes no further.
     """
-    async with _services() as services:
+    async with _shared() as process:
         if pipeline_id is None:
-            pipeline_id = await _spawned_once(services, spec)
-        async with _carried(services, pipeline_id) as carried:
+            pipeline_id = await _spawned_once(process.services, spec)
+        async with _carried(process, pipeline_id) as carried:
             yield carried
 
 
 @asynccontextmanager
 async def continued(pipeline_id: str, asked: RoundSpec) -> AsyncIterator[Session]:
     """Begin another round of a recorded pipeline and carry it on, as `started` does."""
-    async with _services() as services:
-        await services.begin_round(pipeline_id, asked)
-        async with _carried(services, pipeline_id) as carried:
+    async with _shared() as process:
+        await process.services.begin_round(pipeline_id, asked)
+        async with _carried(process, pipeline_id) as carried:
             yield carried
 
 
@@ -111,23 +109,26 @@ async def _spawned_once(services: Services, spec: PipelineSpec) -> str:
 
 
 @asynccontextmanager
-async def _services() -> AsyncIterator[Services]:
-    if (shared := process_services.get(None)) is not None:
-        yield shared
+async def _shared() -> AsyncIterator[Process]:
+    """The process's shared parts; a flow run on its own opens its own."""
+    if (process := present()) is not None:
+        yield process
         return
-    async with open_services(await configured(load_settings())) as services:
-        yield services
+    async with serving(await configured(load_settings())) as process:
+        yield process
 
 
 @asynccontextmanager
-async def _carried(services: Services, pipeline_id: str) -> AsyncIterator[Session]:
+async def _carried(process: Process, pipeline_id: str) -> AsyncIterator[Session]:
+    services, flow_run_id = process.services, str(runtime.flow_run.id)
     carried: Session | None = None
     try:
-        async with services.attempt(pipeline_id, flow_run_id=str(runtime.flow_run.id)) as attempt:
+        async with services.attempt(pipeline_id, flow_run_id=flow_run_id) as attempt:
             carried = Session(services, attempt)
             token = _session.set(carried)
             try:
-                yield carried
+                with process.cancellations.watching(flow_run_id, pipeline_id):
+                    yield carried
             except Fenced:
                 raise
             except TrilogueError as error:

@@ -1,4 +1,4 @@
-"""What the README promises a newcomer: a fresh clone runs by `make run`, and every command of "Use" works as written."""
+"""What the README promises a newcomer: a fresh clone runs by `make run`; every command of "Use" works as written."""
 
 import json
 import os

@@ -55,8 +55,8 @@ def run(home: Path, url: str, *arguments: str) -> "subprocess.CompletedProcess[s
         "TRILOGUE_HOME": str(home),
         "LOCAL_MODEL_URL": url,
         "TRILOGUE_ANSWER_TOKENS": "256",
-        "TRILOGUE_AGENT_TIMEOUT": "90",
-        "TRILOGUE_CALL_TIMEOUT": "60",
+        "TRILOGUE_AGENT_TIMEOUT": "120",
+        "TRILOGUE_CALL_TIMEOUT": "100",
         "ORCHESTRATION_TIMEOUT": "60",
         "GAMMA_STUCK_THRESHOLD": "15",
     }

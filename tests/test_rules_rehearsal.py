@@ -103,7 +103,8 @@ def test_a_rehearsal_that_goes_on_after_an_agent_was_replaced_still_agrees() -> 
     second = go_on(first, rehearsal())
     assert second.board.status is Status.COMPLETED
     assert second.board.consensus is not None
-    assert not second.board.consensus["uncontested"]
+    assert second.board.consensus["decided_by"] == "vote"
+    assert second.board.round_mediations() == ()
 
 
 async def test_it_streams_in_pieces_refuses_unknown_scenarios_and_costs_nothing() -> None:

@@ -268,4 +268,5 @@ def test_a_mediation_left_open_by_an_earlier_round_is_none_of_the_next() -> None
     assert room.board.mediations[-1].outcome is None
     continued = go_on(room, scripted({"ALPHA": [say(propose("one"))], "BETA": [say(PASS), say(vote("p1"))]}))
     assert continued.board.round_mediations() == ()
+    assert {agent_id for agent_id, _, _ in continued.asked} == {"alpha-1", "beta-1"}
     assert consensus_of(continued)["proposal_id"] == "p1"

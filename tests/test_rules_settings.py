@@ -94,9 +94,10 @@ def test_no_secret_shows_in_what_settings_look_like_or_in_a_complaint(monkeypatc
     with pytest.raises(Invalid) as refused:
         load_settings()
     assert SECRET not in str(refused.value)
-    with pytest.raises(Invalid) as refused:
-        load_settings(openrouter_api_key=[SECRET], orchestration_timeout=1)
-    assert SECRET not in str(refused.value)
+    for secret in ("openrouter_api_key", "vault_token", "vault_secret_id", "redis_url", "database_url"):
+        with pytest.raises(Invalid) as refused:
+            load_settings(**{secret: [SECRET], "orchestration_timeout": 1})
+        assert SECRET not in str(refused.value)
 
 
 def test_an_override_wins_over_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -284,6 +284,8 @@ def _check_reference(action: Action, offer: Offer) -> None:
             pass
         case Solve(subtask=str(ref)) if ref:
             pass
+        case Solve() if offer.subtasks or ActionKind.SOLVE not in offer.actions:
+            ref = ""  # only an agent that is alone solves the objective itself
         case _:
             return
     known = offer.ids_for(ActionKind(action.action))

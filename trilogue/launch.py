@@ -106,15 +106,10 @@ async def effective(settings: Settings) -> Settings:
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator["Services"]:
     """Services for flows that run in this process, shared by all of them."""
-    from tasks.session import process_services  # noqa: PLC0415  (imports Prefect)
-    from trilogue.services import open_services  # noqa: PLC0415  (heavy)
+    from tasks.process import serving as process_serving  # noqa: PLC0415  (imports Prefect)
 
-    async with open_services(await effective(settings)) as services:
-        token = process_services.set(services)
-        try:
-            yield services
-        finally:
-            process_services.reset(token)
+    async with process_serving(await effective(settings)) as process:
+        yield process.services
 
 
 async def carry(pipeline_id: str, spec: PipelineSpec) -> None:

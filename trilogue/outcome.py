@@ -15,7 +15,9 @@ def result_markdown(pipeline_id: str, board: Board) -> str:
         lines += ["> Rehearsal: no language model was used.", ""]
     if consensus := board.consensus:
         lines += [f"# {consensus['title']}", "", str(consensus["text"]), "", "---", ""]
-        lines += [f"Decided by {consensus['decided_by'].rstrip('.')}{' (uncontested)' if consensus['uncontested'] else ''}."]
+        lines += [
+            f"Decided by {consensus['decided_by'].rstrip('.')}{' (uncontested)' if consensus['uncontested'] else ''}."
+        ]
         lines += _list("Votes", [_vote(vote) for vote in consensus["votes"]])
         lines += _list("Dissent", [f"{item['voter']}: {item['reason']}" for item in consensus["dissent"]])
     else:

@@ -180,9 +180,7 @@ def checked_round(**values: Any) -> RoundSpec:
 
 def _invalid(error: ValidationError) -> Invalid:
     first = error.errors(include_url=False)[0]
-    # Of a choice of types Pydantic also names the type, which is no part of what the user wrote.
-    field, *inner = first["loc"] or ("request",)
-    where = ".".join(str(part) for part in (field, *inner) if part == field or part in (*range(32), "name", "text"))
+    where = ".".join(str(part) for part in first["loc"] if part != "[key]") or "request"
     what = first["msg"].removeprefix("Value error, ")
     value = first.get("input")
     shown = f" (given: {value!r})" if isinstance(value, str | int | float) and len(str(value)) <= 80 else ""

@@ -1,13 +1,14 @@
 """GAMMA's part: spawned by a trigger, at most two turns for its mandate, and gone."""
 
 import asyncio
+from functools import partial
 
 from trilogue.agent import TIER_OF, AgentStatus, Role
 from trilogue.board import Board
 from trilogue.clock import SECOND
 from trilogue.deliberation.room import Room
 from trilogue.deliberation.rounds import round_end
-from trilogue.deliberation.turns import ENDPOINT, take_turn
+from trilogue.deliberation.turns import ENDPOINT, lost_turns, take_turn
 from trilogue.entry import Draft, Kind
 from trilogue.mediation import Due, Trigger, due, stuck_at
 from trilogue.pipeline import Phase
@@ -66,6 +67,9 @@ async def _turns(room: Room, agent_id: str, trigger: Trigger) -> str:
     wait = room.rules.fault_wait
     while not (product := _product(room.board, agent_id, trigger)):
         board, agent = room.board, room.board.agents[agent_id]
+        if board.turn_of(agent_id):  # its task run failed in the middle of it, and runs again
+            await room.append(partial(lost_turns, agent_id=agent_id))
+            continue
         if round_end(board, room.rules):
             return NOT_NEEDED
         if agent.revoked or agent.refused:

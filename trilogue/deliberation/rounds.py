@@ -7,6 +7,7 @@ that is not its own was committed. Nothing is decided by order or chance.
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from trilogue.agent import AgentStatus, Role
@@ -14,7 +15,7 @@ from trilogue.board import Agent, Board, Proposal, Ruling, Solution
 from trilogue.clock import SECOND, Micros
 from trilogue.deliberation.offers import alone
 from trilogue.deliberation.room import Room, Rules
-from trilogue.deliberation.turns import ENDPOINT, take_turn
+from trilogue.deliberation.turns import ENDPOINT, lost_turns, take_turn
 from trilogue.entry import Draft, Kind
 from trilogue.mediation import Trigger, all_waiting, due, exhausted
 from trilogue.pipeline import Phase, Status
@@ -249,6 +250,9 @@ async def _turns(room: Room, role: Role, phase: Phase, done: Callable[[Agent, Bo
         agent = board.agent_in(role)
         if agent is None or agent.revoked or agent.refused or done(agent, board):
             return
+        if board.turn_of(agent.agent_id):  # its task run failed in the middle of it, and runs again
+            await room.append(partial(lost_turns, agent_id=agent.agent_id))
+            continue
         if not _may_begin(board, agent, phase, room.rules):
             await room.changed(after=board.seq)
             continue

@@ -56,10 +56,7 @@ async def take_turn(
         nonlocal terms, prompt
         terms = offer(board, agent, phase, trigger)
         prompt = room.compose(agent, phase, terms, trigger)
-        # A turn of this agent that is still open was broken off: its task run failed and runs again.
-        left_open = board.turn_of(agent.agent_id)
-        closed = [_ended(left_open, LOST)] if left_open else []
-        return closed if unless(board) else [*closed, _begun(board, agent, phase)]
+        return [] if unless(board) else [_begun(board, agent, phase)]
 
     spent: Answer | None = None
     try:
@@ -85,9 +82,10 @@ def _cut_off(board: Board, agent: Agent, spent: Answer | None) -> list[Draft]:
     return [_ended(turn, CANCELLED, spent)] if turn else []
 
 
-def lost_turns(board: Board) -> list[Draft]:
-    """The closing entries for turns that an earlier attempt left open."""
-    return [_ended(turn, LOST, _UNTOLD) for turn in board.open_turns.values()]
+def lost_turns(board: Board, agent_id: str | None = None) -> list[Draft]:
+    """The closing entries for turns that an earlier attempt, or an agent's broken-off task run, left open."""
+    left_open = board.open_turns.values()
+    return [_ended(turn, LOST, _UNTOLD) for turn in left_open if agent_id in {None, turn.agent_id}]
 
 
 def _begun(board: Board, agent: Agent, phase: Phase) -> Draft:
