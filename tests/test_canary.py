@@ -179,7 +179,9 @@ def test_neither_key_nor_vault_token_is_anywhere_after_runs_that_complete_and_fa
         assert (failed.code, failed.document["status"]) == (1, "FAILED")
         assert "401" in failed.err or "refused" in failed.err or "key" in failed.err
         debugged = installation.run("run", OBJECTIVE, "--debug", **variables)
-        wrong = installation.run("run", OBJECTIVE, "--debug", **(variables | {"REDIS_URL": f"redis://:{key}@nowhere:x"}))
+        wrong = installation.run(
+            "run", OBJECTIVE, "--debug", **(variables | {"REDIS_URL": f"redis://:{key}@nowhere:x"})
+        )
         assert (debugged.code, wrong.code) == (1, 2)
         looks = [installation.run(*look) for look in (("list", "--json"), ("status", failed.document["pipeline_id"]))]
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowR
 from prefect.client.schemas.objects import FlowRun, State, TaskRun
 from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
 from prefect.flow_engine import run_flow_async
-from prefect.states import AwaitingRetry
+from prefect.states import AwaitingRetry, Cancelled, Cancelling
 
 from flows.continuation import continue_pipeline
 from flows.pipeline import pipeline
@@ -31,6 +31,8 @@ from trilogue.spec import PipelineSpec
 _pipeline: Any = pipeline
 ONE_ROUND = ["spawn", "run-alpha", "run-beta", "report", "orchestrate", "negotiate-alpha", "negotiate-beta", "complete"]
 KEY = "sk-or-v1-never-a-parameter"
+STOPPED_WITHIN = 3.0
+"""Seconds from the cancellation in Prefect until nothing acts any more (DESIGN section 6)."""
 
 
 @pytest.fixture(autouse=True)
@@ -270,3 +272,28 @@ async def test_bad_parameters_fail_the_run_with_the_reason_and_record_no_pipelin
         await state.aresult()
     async with opened() as ledger:
         assert not (await ledger.list_pipelines(TENANT)).items
+
+
+@pytest.mark.parametrize("asked", [Cancelling, Cancelled])
+async def test_cancelling_the_run_in_prefect_stops_its_pipeline(
+    monkeypatch: pytest.MonkeyPatch, asked: Callable[[], State[Any]]
+) -> None:
+    monkeypatch.setenv("TRILOGUE_REHEARSAL_LATENCY", "30")
+    async with serving(load_settings()) as services:
+        spec = PipelineSpec(objective="Choose a queue", mode="local")
+        pipeline_id = await services.spawn(spec, may_rehearse=False)
+        carrying = asyncio.ensure_future(
+            _pipeline(objective=spec.objective, pipeline_id=pipeline_id, return_state=True)
+        )
+        await running(services, pipeline_id)
+        flow_run = await flow_run_named(pipeline_id)
+        async with get_client() as client:
+            await client.set_flow_run_state(flow_run.id, asked(), force=True)
+        state = await asyncio.wait_for(carrying, STOPPED_WITHIN)
+        assert state.is_cancelled()
+        board = await services.board(pipeline_id)
+    assert board.status is Status.STOPPED
+    assert "cancelled in Prefect" in board.error["message"]  # type: ignore[index]  # there is one
+    tasks = await settled(flow_run.id, 3)
+    assert {task.state_name for task in tasks if task.name.startswith("run-")} == {"Cancelled"}
+    assert (await flow_run_named(pipeline_id)).state_name == "Cancelled"
