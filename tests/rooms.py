@@ -264,7 +264,8 @@ def random_model(random: Random, temper: Temper) -> Model:
             return Spoken(says=random.choice(({}, {"actions": []}, "words", {"action": "dance"})), delay=delay)
         kinds = sorted(offer.actions)
         if random.random() < temper.wilful:  # allowed, though it was not offered
-            kinds = sorted(kind for kind in offer.mandate if offer.ids_for(kind) or kind not in _NEEDS_ID)
+            possible = {kind for kind in offer.mandate if offer.ids_for(kind) or kind not in _NEEDS_ID}
+            kinds = sorted(possible | offer.actions)
         if random.random() < temper.violates:
             kinds = sorted(set(ActionKind) - offer.mandate)
         actions = [random_action(random, random.choice(kinds), offer) for _ in range(random.randint(1, 3))]
@@ -273,7 +274,7 @@ def random_model(random: Random, temper: Temper) -> Model:
     return speak
 
 
-_NEEDS_ID = {ActionKind.VOTE, ActionKind.CRITIQUE, ActionKind.REVISE, ActionKind.RULE}
+_NEEDS_ID = {ActionKind.VOTE, ActionKind.CRITIQUE, ActionKind.REVISE, ActionKind.RULE, ActionKind.SOLVE}
 
 
 def random_action(random: Random, kind: ActionKind, offer: Offer) -> dict[str, Any]:

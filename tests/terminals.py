@@ -19,10 +19,11 @@ import tempfile
 import termios
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fcntl import ioctl
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -51,6 +52,7 @@ class Terminal:
 
     def __init__(self, arguments: tuple[str, ...], environment: dict[str, str], columns: int | None) -> None:
         self._seen = bytearray()
+        self._ours: int | None = None
         if columns is None:
             self._process = subprocess.Popen(
                 [COMMAND, *arguments],
@@ -72,10 +74,10 @@ class Terminal:
                 stdout=theirs,
                 stderr=theirs,
                 start_new_session=True,
-                preexec_fn=lambda: ioctl(0, termios.TIOCSCTTY, 0),
+                preexec_fn=_own_terminal,  # noqa: PLW1509 - it makes one system call
             )
             os.close(theirs)
-            self._ours: int | None = ours
+            self._ours = ours
             self._reading = threading.Thread(target=self._gather, args=(ours,))
         self._reading.start()
 
@@ -117,8 +119,8 @@ class Terminal:
         for pipe in (self._process.stdout, self._process.stderr):
             if pipe:
                 pipe.close()
-        if getattr(self, "_ours", None) is not None:
-            os.close(self._ours or 0)
+        if self._ours is not None:
+            os.close(self._ours)
             self._ours = None
         return Finished(code=code, out=self.seen, err=err)
 
@@ -135,6 +137,11 @@ class Terminal:
             return
 
 
+def _own_terminal() -> None:
+    """Make the terminal on stdin the session's own, so that Ctrl-C on it reaches the command."""
+    ioctl(0, termios.TIOCSCTTY, 0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Installation:
     """A home, and how commands run on it."""
@@ -146,13 +153,15 @@ class Installation:
     def home(self) -> Path:
         return self.root / "home"
 
-    def start(self, *arguments: str, columns: int | None = None, **environment: str) -> Terminal:
-        """Begin a command; `columns` puts it on a terminal of that width."""
-        return Terminal(arguments, self.environment | environment, columns)
+    def start(
+        self, *arguments: str, columns: int | None = None, env: Mapping[str, str] = MappingProxyType({})
+    ) -> Terminal:
+        """Begin a command with `env` besides; `columns` puts it on a terminal of that width."""
+        return Terminal(arguments, self.environment | dict(env), columns)
 
-    def run(self, *arguments: str, within: float = PATIENCE, **environment: str) -> Finished:
+    def run(self, *arguments: str, within: float = PATIENCE, env: Mapping[str, str] = MappingProxyType({})) -> Finished:
         """Run a command to its end."""
-        return self.start(*arguments, **environment).ended(within)
+        return self.start(*arguments, env=env).ended(within)
 
     def pids(self) -> set[int]:
         """All processes of this installation, by what they were started with and where they work."""

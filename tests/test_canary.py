@@ -1,4 +1,4 @@
-"""The API key of a run is nowhere afterwards, and neither is the Vault token: not in the ledger, Redis, Prefect, logs, output."""
+"""The API key of a run is nowhere afterwards: ledger, Redis, Prefect, logs, output. Neither is the Vault token."""
 
 import asyncio
 import base64
@@ -165,7 +165,7 @@ def test_neither_key_nor_vault_token_is_anywhere_after_runs_that_complete_and_fa
 
     with openrouter(key, plan) as server:
         variables = given | {"REDIS_URL": wire.server.url, "OPENROUTER_BASE_URL": server.url}
-        terminal = installation.start("run", OBJECTIVE, **variables).shows("ORCHESTRATE")
+        terminal = installation.start("run", OBJECTIVE, env=variables).shows("ORCHESTRATE")
         assert len(installation.pids()) > 1
         assert servers_with(installation, terminal.pid, secrets_) == []
         completed = terminal.ended()
@@ -175,12 +175,12 @@ def test_neither_key_nor_vault_token_is_anywhere_after_runs_that_complete_and_fa
         assert all(seen.key == "right" for seen in server.requests)
 
         failing = True
-        failed = installation.run("run", OBJECTIVE, "--json", **variables)
+        failed = installation.run("run", OBJECTIVE, "--json", env=variables)
         assert (failed.code, failed.document["status"]) == (1, "FAILED")
         assert "401" in failed.err or "refused" in failed.err or "key" in failed.err
-        debugged = installation.run("run", OBJECTIVE, "--debug", **variables)
+        debugged = installation.run("run", OBJECTIVE, "--debug", env=variables)
         wrong = installation.run(
-            "run", OBJECTIVE, "--debug", **(variables | {"REDIS_URL": f"redis://:{key}@nowhere:x"})
+            "run", OBJECTIVE, "--debug", env=variables | {"REDIS_URL": f"redis://:{key}@nowhere:x"}
         )
         assert (debugged.code, wrong.code) == (1, 2)
         looks = [installation.run(*look) for look in (("list", "--json"), ("status", failed.document["pipeline_id"]))]

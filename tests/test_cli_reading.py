@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
@@ -150,13 +150,13 @@ class ListShown(Exact):
 
 @asynccontextmanager
 async def driving(home: Path, valkey: Path) -> AsyncIterator[Driver]:
-    plain = {"home": home, "redis_url": f"unix://{valkey}", "rehearsal_latency": 0.0, "stuck_threshold": 0.2}
+    plain = {"home": home, "redis_url": f"unix://{valkey}", "rehearsal_latency": 0.0}
     async with open_services(load_settings(**plain)) as services:
         yield Driver(services=services, server=OpenRouterServer(brain=lambda _: ""))
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory, valkey_socket: Path) -> Iterator[tuple[Path, dict[str, str]]]:
+def recorded(tmp_path_factory: pytest.TempPathFactory, valkey_socket: Path) -> tuple[Path, dict[str, str]]:
     """A home with one pipeline of each kind, and their ids by kind, oldest first."""
     home = tmp_path_factory.mktemp("recorded")
 
@@ -166,14 +166,14 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, valkey_socket: Path) -> I
                 "ruled": await driver.run(HOSTILE, model="rehearsal/conflict", project="web"),
                 "decomposed": await driver.run(model="rehearsal/complex"),
                 "held": await driver.run(mode="local", auto_continue=False),
-                "timed out": await driver.run(model="rehearsal/stuck", timeout=0.1),
+                "timed out": await driver.run(model="rehearsal/stuck", timeout=0.001),
             }
             waiting = checked_spec(objective="Wait " * 100, mode="openrouter")
             return {kind: course.pipeline_id for kind, course in ids.items()} | {
                 "waiting": await driver.services.spawn(waiting, may_rehearse=False)
             }
 
-    yield home, asyncio.run(record())
+    return home, asyncio.run(record())
 
 
 @pytest.fixture

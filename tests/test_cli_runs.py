@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import sqlite3
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures.valkey import OwnServer
-from tests.terminals import Finished, Installation, Terminal, until
+from tests.terminals import COMMAND, Finished, Installation, Terminal, until
 from tests.test_cli_reading import Outcome
 from trilogue.models.rehearsal.script import rehearse
 from trilogue.testing.openrouter import OpenRouterServer, serving
@@ -21,6 +22,7 @@ from trilogue.testing.openrouter import OpenRouterServer, serving
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 OBJECTIVE = "Design a caching strategy"
+SLOW = {"TRILOGUE_REHEARSAL_LATENCY": "1"}
 
 
 def outcome(ended: Finished, code: int = 0) -> Outcome:
@@ -74,7 +76,7 @@ def test_the_four_scenarios_and_the_faulty_one_side_by_side_on_a_new_home(instal
 
     def run(scenario: str) -> Outcome:
         arguments = ("--mode", "local", "--model", scenario, "--json")
-        return outcome(installation.run("run", OBJECTIVE, *arguments, within=200, **scenarios[scenario]))
+        return outcome(installation.run("run", OBJECTIVE, *arguments, within=200, env=scenarios[scenario]))
 
     with ThreadPoolExecutor() as terminals:
         went = dict(zip(scenarios, terminals.map(run, scenarios), strict=True))
@@ -124,7 +126,7 @@ def test_hold_report_continue_with_guidance_to_the_end(installation: Installatio
 
 
 def test_redis_gone_in_the_middle_is_survived(installation: Installation, valkey_server: OwnServer) -> None:
-    terminal = installation.start("run", OBJECTIVE, REDIS_URL=valkey_server.url, TRILOGUE_REHEARSAL_LATENCY="1")
+    terminal = installation.start("run", OBJECTIVE, env=SLOW | {"REDIS_URL": valkey_server.url})
     terminal.shows("RUN")
     valkey_server.kill()
     ended = terminal.ended()
@@ -136,7 +138,7 @@ def test_redis_gone_in_the_middle_is_survived(installation: Installation, valkey
 def test_a_model_server_gone_in_the_middle_ends_the_pipeline_legally(installation: Installation) -> None:
     with model_server() as (server, go_away):
         short = {"ORCHESTRATION_TIMEOUT": "6", "TRILOGUE_AGENT_TIMEOUT": "6", "TRILOGUE_CALL_TRIES": "2"}
-        terminal = installation.start("run", OBJECTIVE, LOCAL_MODEL_URL=server.url, **short)
+        terminal = installation.start("run", OBJECTIVE, env=short | {"LOCAL_MODEL_URL": server.url})
         terminal.shows("ORCHESTRATE")
         go_away()
         ended = terminal.ended()
@@ -151,17 +153,27 @@ def test_a_model_server_gone_in_the_middle_ends_the_pipeline_legally(installatio
     assert all(agent.cost_usd is None or agent.cost_usd > 0 for agent in shown.agents)
 
 
-@pytest.mark.parametrize("harm", ["DROP TABLE usage", "DROP TABLE entries"])
-def test_a_ledger_that_refuses_in_the_middle_ends_the_command(installation: Installation, harm: str) -> None:
-    terminal = installation.start("run", OBJECTIVE, TRILOGUE_REHEARSAL_LATENCY="1")
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        ("DROP TABLE usage", "no such table: usage"),
+        ("DROP TABLE entries", "no such table: entries"),
+        ("UPDATE pipelines SET attempt = attempt + 1", "another attempt"),
+        ("UPDATE pipelines SET lease_owner = 'somebody:1:else'", "the lease was lost"),
+    ],
+)
+def test_a_ledger_that_refuses_in_the_middle_ends_the_command(installation: Installation, harm: str, said: str) -> None:
+    terminal = installation.start("run", OBJECTIVE, env=SLOW | {"TRILOGUE_LEASE_SECONDS": "1.5"})
     terminal.shows("RUN")
     with sqlite3.connect(installation.home / "ledger.db", timeout=10) as ledger:
         ledger.execute(harm)
     ledger.close()
-    ended = terminal.ended(within=90)
+    ended = terminal.ended(within=60)
     assert ended.code == 1, ended
     assert "Traceback" not in ended.err + ended.out
-    assert ended.err.splitlines()[-1].startswith("trilogue: ")
+    assert ended.err.startswith("trilogue: ")
+    assert ended.err.count("\n") == 1
+    assert said in ended.err
 
 
 def test_a_prefect_server_out_of_reach_is_named_in_one_line(installation: Installation) -> None:
@@ -169,21 +181,17 @@ def test_a_prefect_server_out_of_reach_is_named_in_one_line(installation: Instal
         held.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{held.getsockname()[1]}/api"
         for arguments in (("list",), ("run", OBJECTIVE), ("watch", "p-1")):
-            ended = installation.run(*arguments, PREFECT_API_URL=url)
+            ended = installation.run(*arguments, env={"PREFECT_API_URL": url})
             assert ended.code == 1
             assert url.removesuffix("/api") in ended.err.splitlines()[-1]
             assert "Traceback" not in ended.err
 
 
 def test_a_reader_that_goes_away_ends_the_run_and_leaves_it_resumable(installation: Installation) -> None:
-    import subprocess
-
-    from tests.terminals import COMMAND
-
     shown = subprocess.run(
         f"{COMMAND} run '{OBJECTIVE}' | grep -m1 -o 'ALPHA  finds f1'",
         shell=True,
-        env=installation.environment | {"TRILOGUE_REHEARSAL_LATENCY": "1"},
+        env=installation.environment | SLOW,
         capture_output=True,
         text=True,
         timeout=120,

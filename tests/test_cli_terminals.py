@@ -1,4 +1,4 @@
-"""Terminals side by side on one new home: shared servers, Ctrl-C and kill, watching, and what each kind of output shows."""
+"""Terminals side by side on one new home: shared servers, Ctrl-C and kill, watching, and what each output shows."""
 
 import json
 import re
@@ -37,8 +37,8 @@ def words(terminal_output: str) -> str:
 def test_ctrl_c_in_one_terminal_leaves_the_other_alone_and_its_own_pipeline_resumable(
     installation: Installation,
 ) -> None:
-    interrupted = installation.start("run", "Interrupt me", columns=100, **SLOW)
-    survivor = installation.start("run", OBJECTIVE, **SLOW)
+    interrupted = installation.start("run", "Interrupt me", columns=100, env=SLOW)
+    survivor = installation.start("run", OBJECTIVE, env=SLOW)
     interrupted.shows("ORCHESTRATE")
     interrupted.press_ctrl_c()
     ended = interrupted.ended(within=20)
@@ -64,8 +64,8 @@ def test_kill_9_in_one_terminal_leaves_the_other_alone_and_its_own_pipeline_resu
     installation: Installation,
 ) -> None:
     short = {**SLOW, "TRILOGUE_LEASE_SECONDS": "6"}
-    killed = installation.start("run", "Kill me", **short)
-    survivor = installation.start("run", OBJECTIVE, **short)
+    killed = installation.start("run", "Kill me", env=short)
+    survivor = installation.start("run", OBJECTIVE, env=short)
     killed.shows("ORCHESTRATE")
     orphan = pipeline_id(killed)
     assert killed.send(signal.SIGKILL).ended().code == -signal.SIGKILL
@@ -84,7 +84,7 @@ def test_kill_9_in_one_terminal_leaves_the_other_alone_and_its_own_pipeline_resu
 def test_a_plain_kill_and_a_closed_terminal_give_the_lease_back_like_ctrl_c(
     installation: Installation, sign: signal.Signals
 ) -> None:
-    terminal = installation.start("run", OBJECTIVE, **SLOW)
+    terminal = installation.start("run", OBJECTIVE, env=SLOW)
     terminal.shows("RUN")
     assert terminal.send(sign).ended(within=20).code == 130
     assert shown(installation, pipeline_id(terminal)).orphaned
@@ -96,7 +96,7 @@ def test_ctrl_c_while_the_servers_start_and_twice_in_a_row_always_comes_back(ins
     assert "Traceback" not in early.seen
     assert json.loads(installation.run("list", "--json").out)["items"] == []
 
-    twice = installation.start("run", OBJECTIVE, columns=100, **SLOW).shows("ORCHESTRATE")
+    twice = installation.start("run", OBJECTIVE, columns=100, env=SLOW).shows("ORCHESTRATE")
     twice.press_ctrl_c().press_ctrl_c()
     assert twice.ended(within=20).code == 130
 
@@ -104,7 +104,7 @@ def test_ctrl_c_while_the_servers_start_and_twice_in_a_row_always_comes_back(ins
 def test_watching_from_another_terminal_shows_text_as_it_streams_and_ends_with_the_pipeline(
     installation: Installation,
 ) -> None:
-    runner = installation.start("run", OBJECTIVE, **SLOW, TRILOGUE_HOME=str(installation.home))
+    runner = installation.start("run", OBJECTIVE, env=SLOW)
     watcher = installation.start("watch", pipeline_id(runner), columns=80)
     piped = installation.start("watch", pipeline_id(runner))
     watcher.shows("Rehearsal: no language model is used")
@@ -120,7 +120,7 @@ def test_watching_from_another_terminal_shows_text_as_it_streams_and_ends_with_t
 def test_a_terminal_shows_phases_turns_and_the_agreed_text_and_leaves_a_clean_screen(
     installation: Installation,
 ) -> None:
-    terminal = installation.start("run", f"{OBJECTIVE} for 日本語 [bold]sites[/bold]", columns=80, **SLOW)
+    terminal = installation.start("run", f"{OBJECTIVE} for 日本語 [bold]sites[/bold]", columns=80, env=SLOW)
     ended = terminal.ended()
     assert ended.code == 0
     text = words(ended.out)

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.error import URLError
 
@@ -128,3 +129,24 @@ def test_a_killed_prefect_server_comes_back_on_its_port_and_a_killed_guardian_ta
             with serving(home, redis=False, linger=0.2) as healed:
                 assert healed == servers
                 assert fetched(servers.prefect_api_url, "/health") == b"true"
+
+
+@pytest.mark.slow
+def test_many_flow_runs_at_once_are_all_taken(root: Path) -> None:
+    """On Prefect's own SQLite settings a third of them would be answered 503, and their clients wait for seconds."""
+    with serving(root / "home") as servers:
+
+        def post(path: str, body: dict[str, object]) -> str:
+            request = urllib.request.Request(
+                f"{servers.prefect_api_url}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+            )
+            with urllib.request.urlopen(request, timeout=60) as answer:  # raises for 503
+                return str(json.load(answer)["id"])
+
+        flow = post("/flows/", {"name": "many"})
+        state = {"type": "PENDING", "message": "", "name": "Pending"}
+        with ThreadPoolExecutor(32) as clients:
+            started = clients.map(
+                lambda n: post("/flow_runs/", {"flow_id": flow, "name": f"{n}", "state": state}), range(64)
+            )
+            assert len(set(started)) == 64

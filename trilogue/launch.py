@@ -103,6 +103,13 @@ async def effective(settings: Settings) -> Settings:
     return await configured(settings)
 
 
+def terminated(error: BaseException) -> bool:
+    """Whether `error` is what Prefect makes of a SIGTERM while a flow runs, whatever handler stood before."""
+    from prefect.exceptions import TerminationSignal  # noqa: PLC0415  (imports Prefect)
+
+    return isinstance(error, TerminationSignal)
+
+
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator["Services"]:
     """Services for flows that run in this process, shared by all of them."""

@@ -50,7 +50,7 @@ def run(spec: PipelineSpec, *, as_json: bool) -> int:
         pipeline_id = await services.spawn(spec, may_rehearse=True)
         return Work(pipeline_id=pipeline_id, seen=0, flow=lambda: launch.carry(pipeline_id, spec))
 
-    return _carried(start, as_json=as_json, hold=not spec.auto_continue)
+    return _carried(start, as_json=as_json)
 
 
 def continue_(given: str, asked: RoundSpec, *, as_json: bool) -> int:
@@ -65,7 +65,7 @@ def continue_(given: str, asked: RoundSpec, *, as_json: bool) -> int:
     async def start(_: "Services") -> Work:
         return Work(pipeline_id=row.pipeline_id, seen=board.seq, flow=lambda: launch.carry_on(row.pipeline_id, asked))
 
-    return _carried(start, as_json=as_json, hold=False)
+    return _carried(start, as_json=as_json)
 
 
 def resume(given: str, *, as_json: bool) -> int:
@@ -87,7 +87,7 @@ def resume(given: str, *, as_json: bool) -> int:
     async def start(_: "Services") -> Work:
         return Work(pipeline_id=pipeline_id, seen=board.seq, flow=lambda: launch.carry(pipeline_id, spec))
 
-    return _carried(start, as_json=as_json, hold=not spec.auto_continue)
+    return _carried(start, as_json=as_json)
 
 
 def watch(given: str) -> int:
@@ -109,7 +109,7 @@ def watch(given: str) -> int:
     return 0 if board.status in {Status.COMPLETED, Status.REPORT} else 1
 
 
-def _carried(start: Start, *, as_json: bool, hold: bool) -> int:
+def _carried(start: Start, *, as_json: bool) -> int:
     """Servers up, services open, the flow run and its view side by side, then the outcome."""
     settings = load_settings()
     try:
@@ -118,9 +118,13 @@ def _carried(start: Start, *, as_json: bool, hold: bool) -> int:
                 view.say("The first start makes Prefect's database, which takes up to a minute, once.")
             with launch.prefect_server(settings, view.progress) as ui:
                 carried = asyncio.run(_side_by_side(start, view, ui))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         return _INTERRUPTED
-    return _told(*carried, as_json=as_json, hold=hold)
+    except BaseException as error:
+        if isinstance(error, Exception) or not launch.terminated(error):
+            raise
+        return _INTERRUPTED
+    return _told(*carried, as_json=as_json)
 
 
 @contextmanager
@@ -153,24 +157,12 @@ async def _side_by_side(start: Start, view: View, ui: str | None) -> Carried:
             await flow
             patience = _LAST_LOOK
         except asyncio.CancelledError:
-            if not _interrupted() and not _broke(shown):
-                raise Conflict(
-                    f"the lease of pipeline {work.pipeline_id!r} was lost, so somebody else goes on with it; "
-                    f"`trilogue watch {work.pipeline_id}` shows it",
-                    code="lease_lost",
-                ) from None
             if not _broke(shown):
                 view.say(f"interrupted; `trilogue resume {work.pipeline_id}` takes it up again", style="yellow")
             raise
         finally:
             await _end(shown, patience)
         return await everything(services.ledger, work.pipeline_id)
-
-
-def _interrupted() -> bool:
-    """Whether Ctrl-C cancelled this very task, not something the flow run alone."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _broke(shown: "asyncio.Task[Board]") -> bool:
@@ -207,7 +199,7 @@ async def _introduce(services: "Services", view: View, pipeline_id: str) -> None
         view.say(f"{error.message}; going on without it, by reading the ledger", style="yellow")
 
 
-def _told(row: "PipelineRow", board: Board, usage: list["UsageRow"], *, as_json: bool, hold: bool) -> int:
+def _told(row: "PipelineRow", board: Board, usage: list["UsageRow"], *, as_json: bool) -> int:
     """The outcome, and the exit code that goes with it."""
     from trilogue.cli.reading import print_json, show_outcome
     from trilogue.outcome import outcome_json
@@ -216,4 +208,5 @@ def _told(row: "PipelineRow", board: Board, usage: list["UsageRow"], *, as_json:
         print_json(outcome_json(row, board, usage))
     else:
         show_outcome(row, board, usage)
-    return 0 if board.status is Status.COMPLETED or (board.status is Status.REPORT and hold) else 1
+    held_as_asked = board.status is Status.REPORT and board.report and board.report["continuation"]["eligible"]
+    return 0 if board.status is Status.COMPLETED or held_as_asked else 1
