@@ -215,7 +215,7 @@ def stopped(*, status: Status, phase: Phase, round_: int, head_seq: int, reason:
         IllegalTransition: the pipeline has ended already.
     """
     check_transition(status, Status.STOPPED)
-    why = f"stopped: {reason}" if reason else "stopped by a person"
+    why = f"by a person: {reason}" if reason else "by a person"
     body = {"status": Status.STOPPED.value, "error": {"code": "stopped", "message": why}}
     checkpoint = {"name": "stopped", "to_seq": head_seq + 2, "status": Status.STOPPED.value, "phase": phase.value}
     return [
@@ -225,18 +225,21 @@ def stopped(*, status: Status, phase: Phase, round_: int, head_seq: int, reason:
     ]
 
 
+def check_resumable(board: Board, reason: str) -> None:
+    """Raise `Conflict` unless the pipeline FAILED, or was STOPPED and a reason is given."""
+    if board.status not in {Status.FAILED, Status.STOPPED}:
+        advice = "; `continue` begins another round" if board.status.continuable else ""
+        raise Conflict(f"a pipeline that is {board.status} cannot be resumed{advice}", code="not_resumable")
+    if board.status is Status.STOPPED and not reason.strip():
+        raise Conflict("a stopped pipeline is resumed only with a reason; give one with --reason", code="reason_needed")
+
+
 def resumed(board: Board, now: Micros, models: Mapping[Role, str], reason: str) -> list[Draft]:
     """Back from FAILED or STOPPED into the phase it was in, with the time that was left then.
 
-    Agents that were taken out come back as replacements; errors count anew.
-
-    Raises:
-        Conflict: the pipeline did not end so, or it was stopped and no reason is given.
+    Agents that were taken out come back as replacements; errors count anew. Raises as `check_resumable`.
     """
-    if board.status not in {Status.FAILED, Status.STOPPED}:
-        raise Conflict(f"a pipeline that is {board.status} cannot be resumed; only FAILED and STOPPED ones can")
-    if board.status is Status.STOPPED and not reason.strip():
-        raise Conflict("a stopped pipeline is resumed only with a reason; give one with --reason", code="reason_needed")
+    check_resumable(board, reason)
     phase = board.phase
     left = max(0, board.round.deadline - board.at) if board.round else 0
     told = {"reason": reason, "from": board.status.value, "deadline": now + left if board.round else None}

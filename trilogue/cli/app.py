@@ -17,6 +17,8 @@ blocks_app = typer.Typer(
     help="Prefect blocks: VaultSecrets, Dragonfly, OpenRouter, LedgerDatabase.", no_args_is_help=True
 )
 db_app = typer.Typer(help="The ledger's database.", no_args_is_help=True)
+checkpoints_app = typer.Typer(help="Named states of a pipeline, to look at and to compare.", no_args_is_help=True)
+app.add_typer(checkpoints_app, name="checkpoints")
 app.add_typer(blocks_app, name="blocks")
 app.add_typer(db_app, name="db")
 
@@ -114,11 +116,66 @@ def continue_(
 
 
 @app.command()
-def resume(pipeline: PipelineRef, as_json: Json = False) -> None:
-    """Take up an interrupted pipeline from where it stood."""
+def resume(
+    pipeline: PipelineRef,
+    reason: Annotated[str, typer.Option(help="Why; needed for a stopped one, and kept on record.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Take up an interrupted, failed or stopped pipeline from where it stood."""
     from trilogue.cli import carrying  # noqa: PLC0415
 
-    raise typer.Exit(carrying.resume(pipeline, as_json=as_json))
+    raise typer.Exit(carrying.resume(pipeline, reason, as_json=as_json))
+
+
+@app.command()
+def stop(
+    pipeline: PipelineRef,
+    reason: Annotated[str, typer.Option(help="Why; kept on record.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Stop a pipeline at once, wherever it runs: from now on its agents can neither act nor spend."""
+    from trilogue.cli import stopping  # noqa: PLC0415
+
+    stopping.stop(pipeline, reason, as_json=as_json)
+
+
+@app.command()
+def replay(
+    pipeline: PipelineRef,
+    until: Annotated[int | None, typer.Option(metavar="SEQ", help="Up to this entry of the ledger.")] = None,
+    as_json: Json = False,
+) -> None:
+    """The story of a pipeline, and the board as it stood then."""
+    from trilogue.cli import history  # noqa: PLC0415
+
+    history.replay(pipeline, until=until, json_wanted=as_json)
+
+
+CheckpointRef = Annotated[str, typer.Argument(metavar="NAME", help="A checkpoint's name, or the `seq` it stands at.")]
+
+
+@checkpoints_app.command("list")
+def checkpoints_list(pipeline: PipelineRef, as_json: Json = False) -> None:
+    """The checkpoints of a pipeline, oldest first."""
+    from trilogue.cli import history  # noqa: PLC0415
+
+    history.list_checkpoints(pipeline, as_json=as_json)
+
+
+@checkpoints_app.command("show")
+def checkpoints_show(pipeline: PipelineRef, name: CheckpointRef, as_json: Json = False) -> None:
+    """The board as it stood at a checkpoint, and the details of a failure."""
+    from trilogue.cli import history  # noqa: PLC0415
+
+    history.show_checkpoint(pipeline, name, json_wanted=as_json)
+
+
+@checkpoints_app.command("diff")
+def checkpoints_diff(pipeline: PipelineRef, first: CheckpointRef, second: CheckpointRef, as_json: Json = False) -> None:
+    """What changed from one checkpoint to another."""
+    from trilogue.cli import history  # noqa: PLC0415
+
+    history.diff_checkpoints(pipeline, first, second, as_json=as_json)
 
 
 @app.command()

@@ -68,14 +68,15 @@ def continue_(given: str, asked: RoundSpec, *, as_json: bool) -> int:
     return _carried(start, as_json=as_json)
 
 
-def resume(given: str, *, as_json: bool) -> int:
-    """Take up an interrupted pipeline. Returns the exit code."""
+def resume(given: str, reason: str, *, as_json: bool) -> int:
+    """Take up an interrupted, failed or stopped pipeline. Returns the exit code."""
     from trilogue.cli.reading import everything, with_ledger
+    from trilogue.phases import check_resumable
 
     row, board, _ = with_ledger(lambda ledger: everything(ledger, given))
     pipeline_id = row.pipeline_id
     if row.status.ended:
-        raise Conflict(f"pipeline {pipeline_id!r} is {row.status}; only an interrupted one can be taken up")
+        check_resumable(board, reason)
     if row.leased:
         raise Conflict(
             f"pipeline {pipeline_id!r} is being worked on, or was until {load_settings().lease_seconds:g} s ago; "
@@ -84,7 +85,9 @@ def resume(given: str, *, as_json: bool) -> int:
         )
     spec = PipelineSpec(objective=row.objective, auto_continue=bool(row.spec["auto_continue"]))
 
-    async def start(_: "Services") -> Work:
+    async def start(services: "Services") -> Work:
+        if row.status.ended:
+            await services.resume(pipeline_id, reason)
         return Work(pipeline_id=pipeline_id, seen=board.seq, flow=lambda: launch.carry(pipeline_id, spec))
 
     return _carried(start, as_json=as_json)

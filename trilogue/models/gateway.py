@@ -6,7 +6,7 @@ nobody above needs to know of them.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import reduce
 from operator import add
 from typing import Any, TypeVar
@@ -35,6 +35,10 @@ LONGEST_NAME = 200
 """Characters of a served model's name; what is longer, or not printable, is passed over."""
 
 
+LONGEST_GUARD_WAIT = 1.0
+"""Seconds between two questions to an open breaker: another worker's trial may have closed it."""
+
+
 class Gateway:
     """Calls models at one endpoint; safe to share by all tasks of one event loop.
 
@@ -44,6 +48,7 @@ class Gateway:
         call_timeout: seconds for one call from sending to the last byte.
         http_client: another transport (the rehearsal's); closed with the gateway.
         observe: told how every single HTTP call of `complete` ended.
+        guard: the endpoint's circuit breaker; while it is open calls wait here, and nothing counts.
     """
 
     def __init__(
@@ -55,8 +60,11 @@ class Gateway:
         call_timeout: float,
         http_client: httpx2.AsyncClient | None = None,
         observe: Observer | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self.endpoint = endpoint
+        self.waits = Waits()
+        self._guard = guard
         self._tries = tries
         self._retry_wait = retry_wait
         self._longest_wait = min(LONGEST_WAIT, call_timeout)
@@ -149,7 +157,7 @@ class Gateway:
             answer = Answer(model=question.model, asked_tokens=asked_tokens)
             request = request_for(question, messages, endpoint=self.endpoint, shape=shape)
             try:
-                await self._wire.ask(request, answer, on_text=on_text)
+                await self._guarded(lambda: self._wire.ask(request, answer, on_text=on_text))
             except CallFailed as failed:
                 spent.append(failed.usage)
                 if failed.said and shape.without(failed.said):
@@ -171,6 +179,32 @@ class Gateway:
             else:
                 self._shapes.keep(question.model, shape)
                 return answer
+
+
+    async def _guarded(self, call: Callable[[], Awaitable[None]]) -> None:
+        """Make a call when the breaker lets it go. The one trial of an open breaker that fails is no try of anybody's."""
+        if self._guard is None:
+            await call()
+            return
+        while True:
+            trial = await self._admitted(self._guard)
+            try:
+                await call()
+            except CallFailed as failed:
+                fault = isinstance(failed.error, EndpointFault)
+                await self._guard.note(ok=not fault)
+                if not (fault and trial):
+                    raise
+            else:
+                await self._guard.note(ok=True)
+                return
+
+    async def _admitted(self, guard: Guard) -> bool:
+        """Wait while the breaker is open; whether the call is its one trial."""
+        while (admission := await guard.admit()).wait > 0:
+            with self.waits.waiting():
+                await asyncio.sleep(min(admission.wait, LONGEST_GUARD_WAIT))
+        return admission.trial
 
 
 async def _value(answer: Answer, *, question: Question, read: Callable[[Any], T]) -> T:
