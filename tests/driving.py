@@ -183,6 +183,7 @@ async def driver_of(tmp_path: Path, migrated_sqlite_url: str, redis_url: str) ->
                 "agent_timeout": 20.0,
                 "call_timeout": 10.0,
                 "retry_wait": 0.01,
+                "breaker_seconds": 0.1,
             }
             services = await stack.enter_async_context(open_services(load_settings(**(plain | settings))))
             return Driver(services=services, server=server)

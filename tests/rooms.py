@@ -124,6 +124,12 @@ class MemoryRoom:
     def now(self) -> Micros:
         return self._start + seconds(asyncio.get_running_loop().time())
 
+    def stood_still(self, _: Micros) -> Micros:
+        return 0
+
+    def fault(self) -> str | None:
+        return None
+
     async def append(self, build: Callable[[Board], Sequence[Draft]]) -> None:
         await asyncio.shield(asyncio.ensure_future(self._append(build)))
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from redis.asyncio import Redis
 
 from tests.fixtures.book import until
 from trilogue.live import connect
@@ -12,14 +13,15 @@ from trilogue.live.breaker import Admission, Breaker
 OPEN = 0.2
 
 
+def _breaker(client: Redis) -> Breaker:
+    return Breaker(client, endpoint="https://models.example/v1", threshold=5, open_seconds=OPEN, trial_seconds=0.5)
+
+
 @pytest.fixture
 async def workers(redis_url: str) -> AsyncIterator[list[Breaker]]:
     """Three workers' views of one endpoint."""
     clients = [connect(redis_url) for _ in range(3)]
-    yield [
-        Breaker(client, endpoint="https://models.example/v1", open_seconds=OPEN, trial_seconds=0.5)
-        for client in clients
-    ]
+    yield [_breaker(client) for client in clients]
     for client in clients:
         await client.aclose()
 
@@ -69,7 +71,7 @@ async def test_a_failed_trial_opens_it_anew_and_a_lost_one_is_replaced(workers: 
 
 async def test_with_redis_away_a_worker_goes_by_what_it_has_seen_itself() -> None:
     client = connect("unix:///nowhere/valkey.sock")
-    breaker = Breaker(client, endpoint="https://models.example/v1", open_seconds=OPEN)
+    breaker = _breaker(client)
     for _ in range(5):
         assert await breaker.admit() == Admission()
         await breaker.note(ok=False)

@@ -56,6 +56,7 @@ class Attempt:
         self.board = board
         self.rules = rules
         self._gateway = gateway
+        self._asked: Gateway | None = None
         self._ledger = ledger
         self._live = live
         self._answer_tokens = answer_tokens
@@ -65,6 +66,12 @@ class Attempt:
 
     def now(self) -> Micros:
         return clock.now()
+
+    def stood_still(self, since: Micros) -> Micros:
+        return self._asked.waits.since(since, self.now()) if self._asked else 0
+
+    def fault(self) -> str | None:
+        return self._asked.fault if self._asked else None
 
     async def append(self, build: Callable[[Board], Sequence[Draft]]) -> None:
         # Shielded: a commit whose caller was cancelled must still reach the board.
@@ -139,6 +146,7 @@ class Attempt:
         mode = round_.mode if round_ else str(self.board.spec["mode"])
         rehearsal = round_.rehearsal if round_ else bool(self.board.spec["rehearsal"])
         gateway = await self._gateway(mode, rehearsal)
+        self._asked = gateway
         question = Question(
             model=agent.model,
             fallback_models=self._fallback_models,

@@ -92,9 +92,14 @@ def all_waiting(board: Board, turn_limit: int) -> bool:
     )
 
 
+def quiet_since(board: Board) -> Micros:
+    """Since when nothing has moved; time under mediation does not count."""
+    return max(board.last_progress, board.last_mediation)
+
+
 def stuck_at(board: Board, thresholds: Thresholds) -> Micros:
-    """When STUCK strikes by the clock if nothing moves until then; time under mediation does not count."""
-    return max(board.last_progress, board.last_mediation) + seconds(thresholds.stuck)
+    """When STUCK strikes by the clock if nothing moves until then."""
+    return quiet_since(board) + seconds(thresholds.stuck)
 
 
 def due(board: Board, now: Micros, thresholds: Thresholds) -> Due | None:
@@ -136,7 +141,7 @@ def _conflict_evidence(board: Board, thresholds: Thresholds) -> dict[str, Any] |
 def _stuck_evidence(board: Board, now: Micros, thresholds: Thresholds) -> dict[str, Any] | None:
     if board.agreed() or exhausted(board, thresholds.turn_limit):
         return None
-    quiet = now - max(board.last_progress, board.last_mediation)
+    quiet = now - quiet_since(board)
     if all_waiting(board, thresholds.turn_limit):
         return {"all_waiting": True, "seconds_without_progress": round(quiet / SECOND, 1)}
     if now < stuck_at(board, thresholds):

@@ -44,6 +44,9 @@ logger = logging.getLogger(__name__)
 TENANT = "default"
 """The one tenant until tenants come."""
 
+REHEARSAL_RETRY_WAIT = 0.05
+"""Seconds: a rehearsed fault passes at once."""
+
 _WATCH_EVERY = 0.25
 """Seconds between two looks for stops: within one second nothing may act any more (DESIGN section 6)."""
 
@@ -119,13 +122,28 @@ class Services:
     async def _open_gateway(self, mode: str, rehearsal: bool) -> Gateway:
         settings = self.settings
         key = await self._openrouter_key() if mode == "openrouter" else None
-        transport = httpx2.AsyncClient(transport=RehearsalTransport(settings.rehearsal_latency)) if rehearsal else None
+        where = endpoint(settings, mode="openrouter" if mode == "openrouter" else "local", rehearsal=rehearsal, key=key)
+        if rehearsal:
+            client = httpx2.AsyncClient(transport=RehearsalTransport(settings.rehearsal_latency))
+            return Gateway(
+                where,
+                tries=settings.call_tries,
+                retry_wait=REHEARSAL_RETRY_WAIT,
+                call_timeout=settings.call_timeout,
+                http_client=client,
+            )
+        breaker = self.live.breaker(
+            where.base_url,
+            failures=settings.breaker_failures,
+            open_seconds=settings.breaker_seconds,
+            trial_seconds=settings.call_timeout * 1.5,
+        )
         return Gateway(
-            endpoint(settings, mode="openrouter" if mode == "openrouter" else "local", rehearsal=rehearsal, key=key),
+            where,
             tries=settings.call_tries,
-            retry_wait=0.05 if rehearsal else settings.retry_wait,
+            retry_wait=settings.retry_wait,
             call_timeout=settings.call_timeout,
-            http_client=transport,
+            guard=breaker,
         )
 
     async def _openrouter_key(self) -> SecretStr | None:

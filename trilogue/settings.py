@@ -52,6 +52,8 @@ class Settings(BaseSettings):
     call_timeout: Seconds = Field(60.0, validation_alias="TRILOGUE_CALL_TIMEOUT")
     call_tries: int = Field(4, ge=1, le=20, validation_alias="TRILOGUE_CALL_TRIES")
     retry_wait: Seconds = Field(0.5, validation_alias="TRILOGUE_RETRY_WAIT")
+    breaker_failures: int = Field(5, ge=1, le=1000, validation_alias="TRILOGUE_BREAKER_FAILURES")
+    breaker_seconds: Seconds = Field(30.0, validation_alias="TRILOGUE_BREAKER_SECONDS")
     answer_tokens: int = Field(4096, ge=64, le=131_072, validation_alias="TRILOGUE_ANSWER_TOKENS")
     turn_limit: int = Field(12, ge=1, le=1000, validation_alias="TRILOGUE_TURN_LIMIT")
     stuck_threshold: Seconds = Field(30.0, validation_alias="GAMMA_STUCK_THRESHOLD")

@@ -5,12 +5,12 @@ from functools import partial
 
 from trilogue.agent import TIER_OF, AgentStatus, Role
 from trilogue.board import Board
-from trilogue.clock import SECOND
+from trilogue.clock import SECOND, Micros
 from trilogue.deliberation.room import Room
 from trilogue.deliberation.rounds import round_end
 from trilogue.deliberation.turns import ENDPOINT, lost_turns, take_turn
 from trilogue.entry import Draft, Kind
-from trilogue.mediation import Due, Trigger, due, stuck_at
+from trilogue.mediation import Due, Trigger, due, quiet_since, stuck_at
 from trilogue.pipeline import Phase
 
 _MOST_TURNS = 2
@@ -26,15 +26,20 @@ async def next_trigger(room: Room) -> Due | None:
             return Due(trigger=Trigger(left_open.trigger), evidence=left_open.evidence)
         if now >= room.board.round.deadline or round_end(board, room.rules):
             return None
-        if struck := due(board, now, room.rules.thresholds):
+        if struck := due(board, _working_time(room, board), room.rules.thresholds):
             return struck
         await room.changed(after=board.seq, until=min(_clock(room), room.board.round.deadline))
 
 
-def _clock(room: Room) -> int:
-    at = stuck_at(room.board, room.rules.thresholds)
+def _working_time(room: Room, board: Board) -> Micros:
+    """The present for the STUCK clock, which stands still while an open breaker holds calls up."""
+    return room.now() - room.stood_still(quiet_since(board))
+
+
+def _clock(room: Room) -> Micros:
+    left = stuck_at(room.board, room.rules.thresholds) - _working_time(room, room.board)
     # Once STUCK is past and used, or an agreement is pending, only a commit can change anything.
-    return at if at > room.now() else room.now() + SECOND
+    return room.now() + (left if left > 0 else SECOND)
 
 
 async def mediate(room: Room, struck: Due) -> str:
@@ -108,7 +113,7 @@ def _product(board: Board, agent_id: str, trigger: Trigger) -> str | None:
 
 def _opening(room: Room, board: Board, trigger: Trigger) -> list[Draft]:
     """The mediation's beginning if its trigger still holds on the board as committed, and none is under way."""
-    struck = due(board, room.now(), room.rules.thresholds)
+    struck = due(board, _working_time(room, board), room.rules.thresholds)
     if struck is None or struck.trigger is not trigger or round_end(board, room.rules):
         return []
     number = len(board.mediations) + 1

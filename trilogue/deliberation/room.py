@@ -48,6 +48,12 @@ class Room(Protocol):
     def now(self) -> Micros:
         """The present, in microseconds UTC."""
 
+    def stood_still(self, since: Micros, /) -> Micros:
+        """How long, since then, calls were held up by their endpoint's open circuit breaker."""
+
+    def fault(self) -> str | None:
+        """What the last call to the model endpoint failed of; None where it answered."""
+
     async def append(self, build: Callable[[Board], Sequence[Draft]]) -> None:
         """Append what `build` makes of the board as committed at that moment; ids come from there.
 

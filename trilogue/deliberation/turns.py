@@ -7,6 +7,7 @@ is finished when `turn_ended` is committed.
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from trilogue.actions import Action, Critique, Decompose, Find, Message, Offer, Pass, Propose, Revise, Rule, Solve, Vote
@@ -70,16 +71,21 @@ async def take_turn(
         # Also one that came while `turn_begun` was being committed: left open, it would hold up every agreement.
         # Out of the ledger's reach or fenced, the next attempt records the turn as lost.
         with contextlib.suppress(TrilogueError):
-            await asyncio.shield(room.append(lambda board: _cut_off(board, agent, spent)))
+            await asyncio.shield(room.append(lambda board: _cut_off(board, agent, spent, room.fault())))
         raise
     outcome = _outcome(answer.error)
     await room.append(lambda board: _closing(room, board, turn, answer, outcome, trigger))
     return outcome
 
 
-def _cut_off(board: Board, agent: Agent, spent: Answer | None) -> list[Draft]:
+def _cut_off(board: Board, agent: Agent, spent: Answer | None, fault: str | None) -> list[Draft]:
+    """A turn that was cut off ends as cancelled; as the endpoint's fault where it was not to be reached till then."""
     turn = board.turn_of(agent.agent_id)
-    return [_ended(turn, CANCELLED, spent)] if turn else []
+    if turn is None:
+        return []
+    if spent and fault:
+        return [_ended(turn, ENDPOINT, replace(spent, error=EndpointFault(fault)))]
+    return [_ended(turn, CANCELLED, spent)]
 
 
 def lost_turns(board: Board, agent_id: str | None = None) -> list[Draft]:

@@ -16,10 +16,6 @@ from redis.exceptions import NoScriptError
 from trilogue.live import keys
 from trilogue.live.connection import FAULTS
 
-THRESHOLD = 5
-OPEN_SECONDS = 30.0
-TRIAL_SECONDS = 90.0
-"""How long one trial may take before another is let go: longer than a model call may."""
 _TTL_MS = 600_000
 
 _SOURCE = files("trilogue.live").joinpath("breaker.lua").read_text(encoding="utf-8")
@@ -35,16 +31,20 @@ class Admission:
 
 
 class Breaker:
-    """One endpoint's breaker. `endpoint` is its address; durations are seconds."""
+    """One endpoint's breaker. `endpoint` is its address; durations are seconds.
+
+    Args:
+        trial_seconds: how long one trial may take before another is let go; longer than a model call may.
+    """
 
     def __init__(
         self,
         client: Redis,
         *,
         endpoint: str,
-        threshold: int = THRESHOLD,
-        open_seconds: float = OPEN_SECONDS,
-        trial_seconds: float = TRIAL_SECONDS,
+        threshold: int,
+        open_seconds: float,
+        trial_seconds: float,
     ) -> None:
         self._client = client
         self._key = keys.of_breaker(endpoint)

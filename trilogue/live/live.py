@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from trilogue.entry import Entry
 from trilogue.live.board import read_board, read_turns
+from trilogue.live.breaker import Breaker
 from trilogue.live.bus import Bus, Subscription
 from trilogue.live.connection import FAULTS, connect, unavailable
 from trilogue.live.follow import POLL, Read, follow
@@ -54,6 +55,16 @@ class Live:
             await self._client.ping()
         except FAULTS as error:
             raise unavailable(self._client, error) from error
+
+    def breaker(self, endpoint: str, *, failures: int, open_seconds: float, trial_seconds: float) -> Breaker:
+        """The circuit breaker of a model endpoint, shared by all workers."""
+        return Breaker(
+            self._client,
+            endpoint=endpoint,
+            threshold=failures,
+            open_seconds=open_seconds,
+            trial_seconds=trial_seconds,
+        )
 
     def subscribe(self, tenant: str, pipeline_id: str | None = None) -> AbstractAsyncContextManager[Subscription]:
         """Notices of one pipeline, or of all of a tenant (`trilogue.live.bus`)."""

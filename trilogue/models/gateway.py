@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 
 import httpx2
 
-from trilogue.errors import Exhausted, Invalid, Malformed
+from trilogue.errors import EndpointFault, Exhausted, Invalid, Malformed
 from trilogue.models.answer import Answer
 from trilogue.models.endpoint import Endpoint
 from trilogue.models.faults import CallFailed
+from trilogue.models.guard import Guard, Waits
 from trilogue.models.parsing import parse
 from trilogue.models.question import Observer, Question, Reply, Usage, tokens_in
 from trilogue.models.retrying import LONGEST_WAIT, retrying
@@ -49,6 +50,10 @@ class Gateway:
         http_client: another transport (the rehearsal's); closed with the gateway.
         observe: told how every single HTTP call of `complete` ended.
         guard: the endpoint's circuit breaker; while it is open calls wait here, and nothing counts.
+
+    Attributes:
+        fault: what the endpoint's last call failed of; None where it answered.
+        waits: when calls waited for the breaker.
     """
 
     def __init__(
@@ -64,6 +69,7 @@ class Gateway:
     ) -> None:
         self.endpoint = endpoint
         self.waits = Waits()
+        self.fault: str | None = None
         self._guard = guard
         self._tries = tries
         self._retry_wait = retry_wait
@@ -180,28 +186,31 @@ class Gateway:
                 self._shapes.keep(question.model, shape)
                 return answer
 
-
     async def _guarded(self, call: Callable[[], Awaitable[None]]) -> None:
-        """Make a call when the breaker lets it go. The one trial of an open breaker that fails is no try of anybody's."""
-        if self._guard is None:
-            await call()
-            return
+        """Make a call when the breaker lets it go. An open breaker's trial that fails is nobody's try."""
         while True:
-            trial = await self._admitted(self._guard)
+            trial = await self._admitted()
             try:
                 await call()
             except CallFailed as failed:
                 fault = isinstance(failed.error, EndpointFault)
-                await self._guard.note(ok=not fault)
+                await self._note(failed.error.message if fault else None)
                 if not (fault and trial):
                     raise
             else:
-                await self._guard.note(ok=True)
+                await self._note(None)
                 return
 
-    async def _admitted(self, guard: Guard) -> bool:
+    async def _note(self, fault: str | None) -> None:
+        self.fault = fault
+        if self._guard:
+            await self._guard.note(ok=fault is None)
+
+    async def _admitted(self) -> bool:
         """Wait while the breaker is open; whether the call is its one trial."""
-        while (admission := await guard.admit()).wait > 0:
+        if self._guard is None:
+            return False
+        while (admission := await self._guard.admit()).wait > 0:
             with self.waits.waiting():
                 await asyncio.sleep(min(admission.wait, LONGEST_GUARD_WAIT))
         return admission.trial

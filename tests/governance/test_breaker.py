@@ -1,0 +1,65 @@
+"""The circuit breaker at work: an endpoint that is down holds everybody up, and costs no agent anything."""
+
+import asyncio
+
+from tests.driving import MakeDriver
+from tests.fixtures.book import until
+from trilogue.entry import Kind
+from trilogue.models.rehearsal.script import rehearse
+from trilogue.pipeline import Status
+from trilogue.testing.openrouter import serving
+from trilogue.testing.plans import Ok, Seen, Step
+from trilogue.testing.plans import Status as Answers
+
+
+async def test_an_endpoint_down_for_a_while_is_left_alone_and_everything_goes_on(driver_of: MakeDriver) -> None:
+    down = False
+
+    def plan(seen: Seen) -> Step:
+        return Answers(code=503) if down and seen.path == "/chat/completions" else Ok()
+
+    async with serving(rehearse, plan=plan, latency=0.05) as server:
+        one, other = [await driver_of(server, key="unused", breaker_seconds=0.4) for _ in range(2)]
+        carrying = [
+            asyncio.create_task(driver.carry(await driver.spawn(f"Objective {number}")))
+            for number, driver in enumerate([one, other] * 3)
+        ]
+        await until(lambda: len(server.chats) > 12)
+        down = True
+        failed_from = len(server.chats)
+        await until(lambda: len(server.chats) >= failed_from + 5)
+        # Two more open periods and nothing but their trials: whoever was on the way when it opened may come on top.
+        on_the_way = len(carrying) * 2
+        await asyncio.sleep(1.0)
+        assert len(server.chats) <= failed_from + 5 + on_the_way + 3
+        down = False
+        courses = await asyncio.gather(*carrying)
+    for course in courses:
+        assert course.board.status is Status.COMPLETED
+        assert course.bodies(Kind.HANDOFF) == []
+        assert course.bodies(Kind.MEDIATION_STARTED) == []
+        assert not any(agent.faults for agent in course.board.agents.values())
+
+
+async def test_an_endpoint_down_to_the_end_of_the_round_is_its_error_and_the_stuck_clock_stands_still(
+    driver_of: MakeDriver,
+) -> None:
+    down = False
+
+    def plan(seen: Seen) -> Step:
+        return Answers(code=503) if down and seen.path == "/chat/completions" else Ok()
+
+    async with serving(rehearse, plan=plan, latency=0.05) as server:
+        driver = await driver_of(
+            server, key="unused", breaker_seconds=0.5, stuck_threshold=0.8, orchestration_timeout=2.5
+        )
+        carrying = asyncio.create_task(driver.carry(await driver.spawn()))
+        await until(lambda: len(server.chats) >= 3)
+        down = True
+        course = await carrying
+        assert course.board.status is Status.ORCHESTRATION_ERROR
+        assert course.bodies(Kind.MEDIATION_STARTED) == []
+        down = False
+        again = await driver.carry_on(course.pipeline_id, timeout=20.0)
+    assert again.board.status is Status.COMPLETED
+    assert again.bodies(Kind.HANDOFF) == []
