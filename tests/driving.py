@@ -204,3 +204,11 @@ def asked(seen: Seen, role: Role, phase: Phase) -> bool:
         return False
     situation = shown(seen)
     return (situation["you"], situation["phase"]) == (role.value, phase.value)
+
+
+@asynccontextmanager
+async def driving_at(home: Path, valkey: Path) -> AsyncIterator[Driver]:
+    """A driver on the embedded ledger of `home`, where only the built-in rehearsal answers, at once."""
+    plain = {"home": home, "redis_url": f"unix://{valkey}", "rehearsal_latency": 0.0}
+    async with open_services(load_settings(**plain)) as services:
+        yield Driver(services=services, server=OpenRouterServer(brain=lambda _: ""))

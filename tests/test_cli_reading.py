@@ -4,8 +4,6 @@ import asyncio
 import json
 import os
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -14,13 +12,10 @@ import pytest
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt
 
 from tests.command import Command, refusal
-from tests.driving import Driver
+from tests.driving import driving_at
 from trilogue.ledger import schema, sqlite_url
 from trilogue.pipeline import Phase, Status
-from trilogue.services import open_services
-from trilogue.settings import load_settings
 from trilogue.spec import checked_spec
-from trilogue.testing.openrouter import OpenRouterServer
 
 HOSTILE = "[bold red]Design[/] a <b>cache</b> | for café \u4e2d\u6587"
 
@@ -148,20 +143,13 @@ class ListShown(Exact):
     next: str | None
 
 
-@asynccontextmanager
-async def driving(home: Path, valkey: Path) -> AsyncIterator[Driver]:
-    plain = {"home": home, "redis_url": f"unix://{valkey}", "rehearsal_latency": 0.0}
-    async with open_services(load_settings(**plain)) as services:
-        yield Driver(services=services, server=OpenRouterServer(brain=lambda _: ""))
-
-
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory, valkey_socket: Path) -> tuple[Path, dict[str, str]]:
     """A home with one pipeline of each kind, and their ids by kind, oldest first."""
     home = tmp_path_factory.mktemp("recorded")
 
     async def record() -> dict[str, str]:
-        async with driving(home, valkey_socket) as driver:
+        async with driving_at(home, valkey_socket) as driver:
             ids = {
                 "ruled": await driver.run(HOSTILE, model="rehearsal/conflict", project="web"),
                 "decomposed": await driver.run(model="rehearsal/complex"),
@@ -325,8 +313,8 @@ def test_continue_and_resume_refuse_what_cannot_go_on_before_any_server_starts(
     for arguments, said in {
         ("continue", ids["ruled"]): "COMPLETED cannot become ORCHESTRATING",
         ("continue", ids["waiting"]): "SPAWNED cannot become ORCHESTRATING",
-        ("resume", ids["ruled"]): "is COMPLETED; only an interrupted one can be taken up",
-        ("resume", ids["timed out"]): "is TIMEOUT; only an interrupted one",
+        ("resume", ids["ruled"]): "is COMPLETED cannot be resumed",
+        ("resume", ids["timed out"]): "`continue` begins another round",
         ("resume", "p-nothere"): "no pipeline",
     }.items():
         assert said in refusal(command(*arguments), code=1)

@@ -219,11 +219,16 @@ async def research(room: Room, role: Role, deadline: Micros) -> AgentStatus:
         status = AgentStatus.TIMED_OUT
     agent = room.board.agent_in(role)
     assert agent is not None
-    if agent.status.settled:
-        return agent.status
-    reason = agent.refused or agent.endpoint_fault or ""
-    await room.append(lambda _: [_agent_status(agent.agent_id, status, reason)])
-    return status
+    agent_id = agent.agent_id
+
+    def settle(board: Board) -> list[Draft]:
+        # Asked of the board as committed: a revocation may have been on its way when the deadline came.
+        known = board.agents[agent_id]
+        reason = known.refused or known.endpoint_fault or ""
+        return [] if known.status.settled else [_agent_status(agent_id, status, reason)]
+
+    await room.append(settle)
+    return room.board.agents[agent_id].status
 
 
 async def negotiate(room: Room, role: Role) -> AgentStatus:
