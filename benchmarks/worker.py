@@ -20,8 +20,9 @@ from benchmarks.model_server import MODEL
 from benchmarks.processes import cpu_seconds
 from trilogue.entry import Entry
 from trilogue.launch import carry, prefect_server, serving
+from trilogue.ledger.opening import TENANT
 from trilogue.pipeline import Status
-from trilogue.services import TENANT, Services
+from trilogue.services import Services
 from trilogue.settings import load_settings
 from trilogue.spec import checked_spec
 

@@ -23,10 +23,11 @@ from trilogue.deliberation import mediating, rounds
 from trilogue.deliberation.turns import lost_turns
 from trilogue.entry import Entry, Kind
 from trilogue.errors import Fenced, TrilogueError
+from trilogue.ledger.opening import TENANT
 from trilogue.models.rehearsal.script import rehearse, situation_in
 from trilogue.pipeline import Phase, Status
 from trilogue.report import continuation
-from trilogue.services import TENANT, Services, open_services
+from trilogue.services import Services, open_services
 from trilogue.settings import load_settings
 from trilogue.spec import RoundSpec, checked_round, checked_spec
 from trilogue.testing.openrouter import OpenRouterServer, serving

@@ -15,10 +15,10 @@ from tests.fixtures.book import until
 from trilogue.agent import AgentStatus, Role
 from trilogue.entry import Kind
 from trilogue.ledger.chain import verify
+from trilogue.ledger.opening import TENANT
 from trilogue.models.question import nanousd
 from trilogue.models.rehearsal import rehearse
 from trilogue.pipeline import Phase, Status
-from trilogue.services import TENANT
 from trilogue.testing.openrouter import USD_PER_INPUT_TOKEN, USD_PER_OUTPUT_TOKEN, OpenRouterServer
 from trilogue.testing.plans import Drop, ErrorInBody, ErrorInStream, Hang, Ok, Plan, Seen, Step
 from trilogue.testing.plans import Status as Answers

@@ -17,11 +17,11 @@ from trilogue.cli.app import app
 from trilogue.cli.viewing import View
 from trilogue.entry import Kind
 from trilogue.ledger.chain import verify
+from trilogue.ledger.opening import TENANT
 from trilogue.models.prompts import SITUATION
 from trilogue.models.rehearsal import rehearse
 from trilogue.outcome import outcome_json
 from trilogue.pipeline import Phase, Status
-from trilogue.services import TENANT
 from trilogue.testing.openrouter import OpenRouterServer
 from trilogue.testing.plans import Ok, always
 from trilogue.testing.plans import Status as Answers

@@ -15,9 +15,9 @@ from tests.fixtures.book import until
 from tests.fixtures.valkey import OwnServer
 from trilogue.entry import Entry, Kind
 from trilogue.ledger.chain import verify
+from trilogue.ledger.opening import TENANT
 from trilogue.live import Delta
 from trilogue.pipeline import Status
-from trilogue.services import TENANT
 from trilogue.spec import LONGEST_CONTEXT
 from trilogue.testing.openrouter import OpenRouterServer
 from trilogue.testing.plans import Ok, always

@@ -22,10 +22,10 @@ from tests.fixtures.prefect import PrefectServer
 from tests.fixtures.vault import VaultServer
 from trilogue.entry import Entry
 from trilogue.ledger import Ledger, sqlite_url
+from trilogue.ledger.opening import TENANT
 from trilogue.models.rehearsal import rehearse
 from trilogue.pipeline import pipeline_id_for
 from trilogue.secrets.vault import OPENROUTER_KEY
-from trilogue.services import TENANT
 from trilogue.testing.openrouter import serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

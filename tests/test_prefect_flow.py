@@ -23,8 +23,9 @@ from tests.fixtures.prefect import PrefectServer
 from trilogue.errors import Conflict
 from trilogue.launch import carry, serving
 from trilogue.ledger import Ledger
+from trilogue.ledger.opening import TENANT, open_ledger
 from trilogue.pipeline import Status, pipeline_id_for
-from trilogue.services import TENANT, Services, open_ledger
+from trilogue.services import Services
 from trilogue.settings import load_settings
 from trilogue.spec import PipelineSpec
 

@@ -19,11 +19,11 @@ from trilogue.agent import Role
 from trilogue.entry import Entry, Kind
 from trilogue.ledger import Ledger, sqlite_url
 from trilogue.ledger.chain import verify
+from trilogue.ledger.opening import TENANT
 from trilogue.models.endpoint import Endpoint
 from trilogue.models.gateway import Gateway
 from trilogue.models.question import Question
 from trilogue.models.wording import in_words
-from trilogue.services import TENANT
 
 pytestmark = pytest.mark.model
 

@@ -27,13 +27,15 @@ from trilogue.deliberation.room import Rules
 from trilogue.deliberation.turns import lost_turns
 from trilogue.entry import Draft, Entry
 from trilogue.errors import Conflict, Fenced, Invalid, NotFound, TrilogueError
-from trilogue.ledger import Claim, Fence, Ledger, PipelineKey, PipelineRow, sqlite_url
+from trilogue.ledger import Claim, Fence, Ledger, PipelineKey, PipelineRow
+from trilogue.ledger.opening import TENANT, open_ledger
+from trilogue.ledger.stopping import stop
 from trilogue.live import Live
 from trilogue.mediation import Thresholds
 from trilogue.models.gateway import Gateway
 from trilogue.models.modes import Choice, choose, endpoint
 from trilogue.models.rehearsal import RehearsalTransport
-from trilogue.phases import check_continuable, model_of, resumed, round_begun, spawned, stopped
+from trilogue.phases import check_continuable, model_of, resumed, round_begun, spawned
 from trilogue.pipeline import new_pipeline_id
 from trilogue.secrets.vault import DRAGONFLY_PASSWORD, OPENROUTER_KEY, Vault, VaultAccess
 from trilogue.settings import Settings
@@ -41,48 +43,11 @@ from trilogue.spec import PipelineSpec, RoundSpec
 
 logger = logging.getLogger(__name__)
 
-TENANT = "default"
-"""The one tenant until tenants come."""
-
 REHEARSAL_RETRY_WAIT = 0.05
 """Seconds: a rehearsed fault passes at once."""
 
 _WATCH_EVERY = 0.25
 """Seconds between two looks for stops: within one second nothing may act any more (DESIGN section 6)."""
-
-
-def ledger_url(settings: Settings) -> str:
-    """The ledger's address: as configured, else SQLite under `TRILOGUE_HOME`."""
-    if settings.database_url:
-        return settings.database_url.get_secret_value()
-    return sqlite_url(settings.home / "ledger.db")
-
-
-async def stop(ledger: Ledger, pipeline_id: str, reason: str) -> list[Entry]:
-    """Stop a pipeline with nothing but the ledger (`Services.stop`)."""
-
-    def decide(row: PipelineRow) -> list[Draft]:
-        return stopped(status=row.status, phase=row.phase, round_=row.round, head_seq=row.head_seq, reason=reason)
-
-    return await ledger.append_outside(TENANT, pipeline_id, decide, at=clock.now())
-
-
-async def open_ledger(settings: Settings) -> Ledger:
-    """The ledger; the embedded one is created and migrated on first use.
-
-    Raises:
-        Invalid: `TRILOGUE_HOME` cannot be written.
-    """
-    if not settings.database_url:
-        try:
-            settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise Invalid(
-                f"TRILOGUE_HOME {str(settings.home)!r} cannot be used: {error.strerror or error}; "
-                "set it to a folder that can be written",
-                code="bad_home",
-            ) from None
-    return await Ledger.open(ledger_url(settings), migrate=settings.database_url is None)
 
 
 @dataclass(kw_only=True)
@@ -372,7 +337,7 @@ class Services:
             NotFound: no such pipeline.
             IllegalTransition: it has ended already.
         """
-        self.live.poster.post(await stop(self.ledger, pipeline_id, reason))
+        self.live.poster.post(await stop(self.ledger, TENANT, pipeline_id, reason))
 
     async def close(self) -> None:
         for gateway in self._gateways.values():

@@ -13,9 +13,9 @@ from tests.fixtures.book import until
 from trilogue.entry import Draft, Entry, Kind
 from trilogue.errors import Conflict, Fenced, IllegalTransition, NotFound
 from trilogue.ledger import verify
+from trilogue.ledger.opening import TENANT
 from trilogue.models.rehearsal.script import rehearse
 from trilogue.pipeline import Status
-from trilogue.services import TENANT
 from trilogue.testing.openrouter import serving
 
 LATEST_ACT = 1.0

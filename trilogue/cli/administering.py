@@ -10,7 +10,7 @@ from trilogue.cli.reading import print_json
 from trilogue.errors import Invalid
 from trilogue.launch import prefect_configured
 from trilogue.ledger import schema
-from trilogue.services import ledger_url
+from trilogue.ledger.opening import ledger_url
 from trilogue.settings import load_settings
 
 

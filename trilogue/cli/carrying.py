@@ -96,7 +96,8 @@ def resume(given: str, reason: str, *, as_json: bool) -> int:
 def watch(given: str) -> int:
     """Show a pipeline from its beginning until it stands still. Returns the exit code."""
     from trilogue.cli.finding import find
-    from trilogue.services import TENANT, open_services
+    from trilogue.ledger.opening import TENANT
+    from trilogue.services import open_services
 
     async def look(view: View) -> Board:
         async with open_services(await launch.effective(load_settings())) as services:
@@ -145,7 +146,7 @@ def _ending_like_ctrl_c() -> Iterator[None]:
 
 async def _side_by_side(start: Start, view: View, ui: str | None) -> Carried:
     from trilogue.cli.reading import everything
-    from trilogue.services import TENANT
+    from trilogue.ledger.opening import TENANT
 
     async with launch.serving(load_settings()) as services:
         work = await start(services)
@@ -187,7 +188,7 @@ async def _end(shown: "asyncio.Task[Board]", patience: float) -> None:
 
 
 async def _introduce(services: "Services", view: View, pipeline_id: str) -> None:
-    from trilogue.services import TENANT
+    from trilogue.ledger.opening import TENANT
 
     row = await services.ledger.get_pipeline(TENANT, pipeline_id)
     view.say(f"pipeline {pipeline_id}: {' '.join(row.objective.split())[:200]}", style="bold")

@@ -2,7 +2,7 @@
 
 from trilogue.errors import Invalid, NotFound
 from trilogue.ledger import Ledger
-from trilogue.services import TENANT
+from trilogue.ledger.opening import TENANT
 
 
 async def find(ledger: Ledger, given: str) -> str:

@@ -15,7 +15,7 @@ from trilogue.clock import SECOND, iso
 from trilogue.entry import Entry
 from trilogue.errors import Invalid, NotFound
 from trilogue.ledger import CheckpointRow, Ledger
-from trilogue.services import TENANT
+from trilogue.ledger.opening import TENANT
 
 _CHANGES = {"added": ("+", "green"), "changed": ("~", "yellow"), "removed": ("-", "red")}
 

@@ -20,10 +20,10 @@ from trilogue.clock import SECOND
 from trilogue.errors import Invalid, NotFound
 from trilogue.launch import effective
 from trilogue.ledger import Ledger, PipelineRow, UsageRow
+from trilogue.ledger.opening import TENANT, open_ledger
 from trilogue.models.question import NANOUSD_PER_USD
 from trilogue.outcome import list_item, outcome_json, result_markdown
 from trilogue.pipeline import Status
-from trilogue.services import TENANT, open_ledger
 from trilogue.settings import load_settings
 
 T = TypeVar("T")

@@ -8,8 +8,8 @@ from rich.text import Text
 from trilogue.cli.finding import find
 from trilogue.cli.reading import print_json, with_ledger
 from trilogue.ledger import Ledger, PipelineRow
-from trilogue.services import TENANT
-from trilogue.services import stop as stop_pipeline
+from trilogue.ledger.opening import TENANT
+from trilogue.ledger.stopping import stop as stop_pipeline
 
 
 def stop(given: str, reason: str, *, as_json: bool) -> None:
@@ -18,7 +18,7 @@ def stop(given: str, reason: str, *, as_json: bool) -> None:
     async def stopped(ledger: Ledger) -> tuple[PipelineRow, float]:
         pipeline_id = await find(ledger, given)
         began = time.monotonic()
-        await stop_pipeline(ledger, pipeline_id, reason)
+        await stop_pipeline(ledger, TENANT, pipeline_id, reason)
         return await ledger.get_pipeline(TENANT, pipeline_id), time.monotonic() - began
 
     row, seconds = with_ledger(stopped)

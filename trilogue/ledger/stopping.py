@@ -1,0 +1,21 @@
+"""The emergency stop: one commit by whoever stops, with nothing but the ledger."""
+
+from trilogue import clock
+from trilogue.entry import Draft, Entry
+from trilogue.ledger.ledger import Ledger
+from trilogue.ledger.rows import PipelineRow
+from trilogue.phases import stopped
+
+
+async def stop(ledger: Ledger, tenant: str, pipeline_id: str, reason: str) -> list[Entry]:
+    """Stop a pipeline: from this commit on the ledger takes nothing from its agents.
+
+    Raises:
+        NotFound: no such pipeline.
+        IllegalTransition: it has ended already.
+    """
+
+    def decide(row: PipelineRow) -> list[Draft]:
+        return stopped(status=row.status, phase=row.phase, round_=row.round, head_seq=row.head_seq, reason=reason)
+
+    return await ledger.append_outside(tenant, pipeline_id, decide, at=clock.now())
