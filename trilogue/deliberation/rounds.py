@@ -100,14 +100,15 @@ def _conflict_due(board: Board, rules: Rules) -> bool:
 
 
 def timed_out(board: Board) -> RoundEnd:
-    """The end of a round whose deadline has come."""
+    """How a round ends at its deadline: as the endpoint's error where nothing else kept it from going on."""
     voters = board.voters()
     timeout = board.round.timeout if board.round else 0
-    if voters and all(agent.endpoint_fault for agent in voters):
+    fault = next((agent.endpoint_fault for agent in voters if agent.endpoint_fault), None)
+    if fault and all(agent.endpoint_fault or board.waiting(agent) for agent in voters):
         return RoundEnd(
             status=Status.ORCHESTRATION_ERROR,
             code="endpoint_unavailable",
-            message=f"the model endpoint was still unusable after {timeout:g} s: {voters[0].endpoint_fault}",
+            message=f"the model endpoint was still unusable after {timeout:g} s: {fault}",
         )
     return RoundEnd(
         status=Status.TIMEOUT,
