@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _INTERRUPTED = 130
 _LAST_LOOK = 5.0
 _CANCEL_AGAIN = 0.2
+_FLOW_CANCEL_AGAIN = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,9 +159,14 @@ async def _side_by_side(start: Start, view: View, ui: str | None) -> Carried:
         shown.add_done_callback(lambda ended: flow.cancel() if _broke(ended) else None)
         patience = 0.0
         try:
-            await flow
+            # Not `await flow`: our own cancellation would only be passed on to it, and Prefect can swallow one.
+            await asyncio.wait({flow})
+            flow.result()
             patience = _LAST_LOOK
         except asyncio.CancelledError:
+            while not flow.done():
+                flow.cancel()
+                await asyncio.wait({flow}, timeout=_FLOW_CANCEL_AGAIN)
             if not _broke(shown):
                 view.say(f"interrupted; `trilogue resume {work.pipeline_id}` takes it up again", style="yellow")
             raise
