@@ -7,7 +7,7 @@ from typing import Any
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
-from trilogue.errors import EndpointFault, Unavailable
+from trilogue.errors import EndpointFault, TrilogueError
 
 STORE_RETRIES = 3
 """A ledger that comes back does so within seconds: `Attempt` waits 30 s by itself, so this adds two minutes."""
@@ -22,7 +22,7 @@ GRACE = 15.0
 async def store_out_of_reach(_task: object, _run: TaskRun, state: State[Any]) -> bool:
     """Whether the failure is worth a retry: only the ledger's or Redis's; the gateway retries its calls itself."""
     error = await state.aresult(raise_on_failure=False)
-    return isinstance(error, Unavailable) and not isinstance(error, EndpointFault)
+    return isinstance(error, TrilogueError) and error.retryable and not isinstance(error, EndpointFault)
 
 
 OPTIONS: dict[str, Any] = {

@@ -1,6 +1,5 @@
-"""Who takes part: roles, tiers, mandates and what became of an agent."""
+"""Who takes part: roles, tiers and what became of an agent."""
 
-from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
 
@@ -37,23 +36,6 @@ class AgentStatus(StrEnum):
     def settled(self) -> bool:
         """Whether nothing more is expected from the agent in this phase."""
         return self in {AgentStatus.COMPLETED, AgentStatus.TIMED_OUT, AgentStatus.REVOKED}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mandate:
-    """What an agent may do.
-
-    Attributes:
-        agent_id: unique within its pipeline, such as `alpha-1`.
-        tier: bounds the kinds of action (`governance.policy`).
-        model: the model that the agent's turns call.
-    """
-
-    agent_id: str
-    role: Role
-    tier: Tier
-    model: str
-    runtime: str = "python"
 
 
 TIER_OF = {Role.ALPHA: Tier.NEGOTIATE, Role.BETA: Tier.NEGOTIATE, Role.GAMMA: Tier.RULE}

@@ -16,7 +16,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import httpx2
 from pydantic import SecretStr
 
 from trilogue import clock, embedded
@@ -34,7 +33,7 @@ from trilogue.live import Live
 from trilogue.mediation import Thresholds
 from trilogue.models.gateway import Gateway
 from trilogue.models.modes import Choice, choose, endpoint
-from trilogue.models.rehearsal import RehearsalTransport
+from trilogue.models.rehearsal.transport import rehearsal_client
 from trilogue.phases import check_continuable, model_of, resumed, round_begun, spawned
 from trilogue.pipeline import new_pipeline_id
 from trilogue.secrets.vault import DRAGONFLY_PASSWORD, OPENROUTER_KEY, Vault, VaultAccess
@@ -89,13 +88,12 @@ class Services:
         key = await self._openrouter_key() if mode == "openrouter" else None
         where = endpoint(settings, mode="openrouter" if mode == "openrouter" else "local", rehearsal=rehearsal, key=key)
         if rehearsal:
-            client = httpx2.AsyncClient(transport=RehearsalTransport(settings.rehearsal_latency))
             return Gateway(
                 where,
                 tries=settings.call_tries,
                 retry_wait=REHEARSAL_RETRY_WAIT,
                 call_timeout=settings.call_timeout,
-                http_client=client,
+                http_client=rehearsal_client(settings.rehearsal_latency),
             )
         breaker = self.live.breaker(
             where.base_url,

@@ -230,7 +230,6 @@ def _round(board: Board, entry: Entry, body: Body) -> None:
         rehearsal=body["rehearsal"],
         models=body["models"],
         started_at=entry.at,
-        started_seq=entry.seq,
         deadline=body["deadline"],
         timeout=body["timeout"],
     )

@@ -165,7 +165,6 @@ class Round:
     rehearsal: bool
     models: Mapping[str, str]
     started_at: Micros
-    started_seq: int
     deadline: Micros
     timeout: float
 

@@ -19,6 +19,11 @@ BASE_URL = "http://rehearsal.invalid/v1"
 _PARTS = 24
 
 
+def rehearsal_client(latency: float) -> httpx2.AsyncClient:
+    """An HTTP client behind which the rehearsal answers; `latency` as for `RehearsalTransport`."""
+    return httpx2.AsyncClient(transport=RehearsalTransport(latency))
+
+
 class RehearsalTransport(httpx2.AsyncBaseTransport):
     """Answers `/chat/completions` and `/models` in process.
 
