@@ -6,10 +6,13 @@ processes, and there is none to kill. So one question a second asks for all of t
 
 import asyncio
 import logging
+import signal
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient, get_client
@@ -77,6 +80,15 @@ class Process:
 
     services: Services
     cancellations: Cancellations
+    on_sigterm: Any  # as `signal.getsignal` gave it
+
+    def keep_own_sigterm(self) -> None:
+        """Put this process's own answer to SIGTERM back in place of the one that Prefect sets at each flow's start.
+
+        Prefect's raises an exception wherever the event loop happens to be, where it may end the wrong task or none.
+        """
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.on_sigterm)
 
 
 _process: ContextVar[Process] = ContextVar("process")
@@ -91,7 +103,9 @@ def present() -> Process | None:
 async def serving(settings: Settings) -> AsyncIterator[Process]:
     """Open what the flow runs of this process share."""
     async with open_services(settings) as services:
-        process = Process(services=services, cancellations=Cancellations(services))
+        process = Process(
+            services=services, cancellations=Cancellations(services), on_sigterm=signal.getsignal(signal.SIGTERM)
+        )
         watching = asyncio.create_task(process.cancellations.watch())
         token = _process.set(process)
         try:

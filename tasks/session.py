@@ -112,6 +112,7 @@ async def _spawned_once(services: Services, spec: PipelineSpec) -> str:
 async def _shared() -> AsyncIterator[Process]:
     """The process's shared parts; a flow run on its own opens its own."""
     if (process := present()) is not None:
+        process.keep_own_sigterm()
         yield process
         return
     async with serving(await configured(load_settings())) as process:

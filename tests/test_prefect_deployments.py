@@ -193,9 +193,11 @@ def deployment(installed: Installation, name: str) -> dict[str, Any]:
 def created_by_cli(installed: Installation, name: str, **parameters: Any) -> str:
     """The id of a flow run that `prefect deployment run` made."""
     before = {run["id"] for run in installed.post("/flow_runs/filter")}
+    by_hand = {"auto_scheduled": False, "deployment_id": deployment(installed, name)["id"]}
     given = [word for key, value in parameters.items() for word in ("--param", f"{key}={json.dumps(value)}")]
     installed.command("prefect", "--no-prompt", "deployment", "run", name, *given)
-    (new,) = [run["id"] for run in installed.post("/flow_runs/filter") if run["id"] not in before]
+    runs = [run for run in installed.post("/flow_runs/filter") if run.items() >= by_hand.items()]
+    (new,) = [run["id"] for run in runs if run["id"] not in before]
     return str(new)
 
 

@@ -206,5 +206,6 @@ def _refused(connection: Connection, fence: Fence) -> NotFound | Fenced:
             f"pipeline {fence.pipeline_id!r} was stopped: it takes nothing until it is resumed", code="stopped"
         )
     return Fenced(
-        f"pipeline {fence.pipeline_id!r} is at attempt {row.attempt!r} now: attempt {fence.attempt!r} may not write"
+        f"another attempt has taken pipeline {fence.pipeline_id!r} up: it is at attempt {row.attempt!r} now, "
+        f"and attempt {fence.attempt!r} may not write"
     )
