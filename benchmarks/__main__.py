@@ -8,10 +8,16 @@ import time
 
 from rich.console import Console
 
-from benchmarks import help_time, pipelines, posts, turns
+from benchmarks import governance, help_time, pipelines, posts, turns
 from benchmarks.figures import Figure, as_json, table
 
-BENCHMARKS = {"help": help_time.measure, "turns": turns.measure, "posts": posts.measure, "pipelines": pipelines.measure}
+BENCHMARKS = {
+    "help": help_time.measure,
+    "turns": turns.measure,
+    "governance": governance.measure,
+    "posts": posts.measure,
+    "pipelines": pipelines.measure,
+}
 
 _WIDTH = 150
 """Columns where no terminal says how many it has."""

@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.figures import Figure
 from benchmarks.servers import postgres, temporary_home
 from trilogue import clock
+from trilogue.agent import Mandate, Role, Tier
 from trilogue.entry import Draft, Kind
 from trilogue.ledger import Fence, Ledger, sqlite_url, verify
 
@@ -58,13 +59,20 @@ async def _measured(url: str, database: str, *, aim: float) -> Figure:
 
 async def _claimed(ledger: Ledger, pipeline_id: str) -> Fence:
     agent = {"agent_id": _AGENT, "role": "ALPHA", "tier": 1, "runtime": "python", "model": "m"}
+    mandate = Mandate(
+        agent_id=_AGENT, role=Role.ALPHA, tier=Tier.NEGOTIATE, actions={}, tokens=1_000_000_000, expires_at=0
+    )
     first = [
         Draft(kind=Kind.PIPELINE_SPAWNED, body={"objective": "measure"}),
         Draft(kind=Kind.AGENT_SPAWNED, body=agent),
+        Draft(kind=Kind.MANDATE, body=mandate.as_json()),
     ]
     await ledger.spawn("default", pipeline_id, first, at=clock.now())
     claim = await ledger.claim("default", pipeline_id, owner="worker", lease_seconds=600, flow_run_id=None)
     return claim.fence
+
+
+_RESERVED = {"tokens": 4_596, "cost_nanousd": 62_940_000}
 
 
 async def _turns(ledger: Ledger, fence: Fence, commits: list[float]) -> None:
@@ -80,7 +88,8 @@ def _body(turn: int, **more: Any) -> dict[str, Any]:
 
 
 def _begun(turn: int) -> list[Draft]:
-    return [Draft(kind=Kind.TURN_BEGUN, actor=_AGENT, body=_body(turn, seen=turn))]
+    call = {"fallbacks": [], "max_tokens": 4_096, "reserved": _RESERVED}
+    return [Draft(kind=Kind.TURN_BEGUN, actor=_AGENT, body=_body(turn, seen=turn, **call))]
 
 
 def _ended(turn: int) -> list[Draft]:
@@ -93,6 +102,8 @@ def _ended(turn: int) -> list[Draft]:
     end = _body(
         turn,
         outcome="acted",
+        reserved=_RESERVED,
+        settled={"tokens": 700, "cost_nanousd": 4_500_000, "estimated": False},
         usage=usage,
         cost_nanousd=4_500_000,
         calls=1,

@@ -53,7 +53,7 @@ class Carried:
 async def _measured(services: Services, server: Sequence[int]) -> Carried:
     recorded = await _carried(services, "the warm-up")
     waves = bare.waves_of(recorded, answer_tokens=services.settings.answer_tokens)
-    gateway = await services.gateway("local", False)
+    gateway = services.gateways.shared("local", False)
 
     paths, singles, bare_singles = [], [], []
     for number in range(SINGLES):

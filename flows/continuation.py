@@ -6,7 +6,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 import tasks
-from trilogue.spec import Guidance, KnownPipelineId, ModeChoice, Model, Reason, RoundSpec, Timeout
+from trilogue.spec import Guidance, KnownPipelineId, MaxCost, MaxTokens, ModeChoice, Model, Reason, RoundSpec, Timeout
 
 
 @flow(name="continuation", flow_run_name=tasks.run_name, **tasks.FLOW_OPTIONS)
@@ -15,6 +15,8 @@ async def continue_pipeline(
     mode: ModeChoice = None,
     model: Model = None,
     timeout: Timeout = None,
+    max_tokens: MaxTokens = None,
+    max_cost: MaxCost = None,
     reason: Reason = "",
     guidance: Guidance = "",
 ) -> State[Any]:
@@ -22,7 +24,15 @@ async def continue_pipeline(
 
     What is not given stays as in the round before.
     """
-    asked = RoundSpec(mode=mode, model=model, timeout=timeout, reason=reason, guidance=guidance)
+    asked = RoundSpec(
+        mode=mode,
+        model=model,
+        timeout=timeout,
+        max_tokens=max_tokens,
+        max_cost=max_cost,
+        reason=reason,
+        guidance=guidance,
+    )
     async with tasks.continued(pipeline_id, asked) as session:
         await tasks.negotiation()
         await tasks.complete()

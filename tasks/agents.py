@@ -11,10 +11,9 @@ from prefect.states import Cancelled, Completed, Failed
 from tasks.options import GRACE, OPTIONS
 from tasks.session import session, side_by_side
 from trilogue.agent import NEGOTIATORS, AgentStatus, Role
-from trilogue.clock import seconds
 from trilogue.deliberation import mediating, rounds
 from trilogue.mediation import Due, Trigger
-from trilogue.pipeline import Phase, Status
+from trilogue.pipeline import Status
 
 T = TypeVar("T")
 
@@ -48,6 +47,8 @@ async def _carry(agent: Task[..., Any], timeout: float, *parameters: Any) -> Non
     """Run an agent's task. An agent that failed is no error here: what it did not bring is on the board."""
     limited = agent.with_options(timeout_seconds=timeout + GRACE)
     state = await limited(*parameters, return_state=True)
+    if state.is_cancelled():
+        raise asyncio.CancelledError  # whoever carries on after an agent must not do so now
     if state.is_failed() and state.name not in _OWN_ENDS:
         await state.aresult()
 
@@ -68,9 +69,7 @@ def _ended_as(status: AgentStatus) -> State[Any]:
 @task(name="run-agent", task_run_name="run-{role}", **OPTIONS)
 async def _run_agent(role: str) -> State[Any]:
     attempt = session().attempt
-    began = next(span.started_at for span in reversed(attempt.board.phases) if span.phase is Phase.RUN)
-    deadline = began + seconds(attempt.rules.agent_timeout)
-    return await _unless_cut_off(rounds.research(attempt, Role(role.upper()), deadline), _ended_as)
+    return await _unless_cut_off(rounds.research(attempt, Role(role.upper())), _ended_as)
 
 
 @task(name="negotiate", task_run_name="negotiate-{role}", **OPTIONS)

@@ -14,9 +14,10 @@ from trilogue.report import continuation
 async def spawn() -> None:
     """Agents with their models, secrets resolved, the endpoint known to be usable; then RUN begins."""
     current = session()
-    if current.attempt.board.status is Status.SPAWNED:
-        models = await current.services.models_for(current.attempt.board.spec)
-        await current.attempt.append(lambda board: phases.enlisted(board, models) + phases.running(board))
+    attempt = current.attempt
+    if attempt.board.status is Status.SPAWNED:
+        models = await current.services.models_for(attempt)
+        await attempt.append(lambda board: phases.enlisted(board, models, attempt.now()) + phases.running(board))
         current.tell()
 
 

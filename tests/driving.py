@@ -18,7 +18,6 @@ from trilogue import phases
 from trilogue.agent import NEGOTIATORS, Role
 from trilogue.attempt import Attempt
 from trilogue.board import Board
-from trilogue.clock import seconds
 from trilogue.deliberation import mediating, rounds
 from trilogue.deliberation.turns import lost_turns
 from trilogue.entry import Entry, Kind
@@ -89,8 +88,8 @@ class Driver:
                 await attempt.append(lambda board: lost_turns(board) + phases.failed(board, reason))
 
     async def _spawn(self, attempt: Attempt) -> None:
-        models = await self.services.models_for(attempt.board.spec)
-        await attempt.append(lambda board: phases.enlisted(board, models) + phases.running(board))
+        models = await self.services.models_for(attempt)
+        await attempt.append(lambda board: phases.enlisted(board, models, attempt.now()) + phases.running(board))
 
     async def _report(self, attempt: Attempt) -> bool:
         auto = self.services.settings.auto_orchestrate
@@ -100,9 +99,7 @@ class Driver:
 
 
 async def _research(attempt: Attempt) -> None:
-    began = next(span.started_at for span in attempt.board.phases if span.phase is Phase.RUN)
-    deadline = began + seconds(attempt.rules.agent_timeout)
-    await _side_by_side(*(rounds.research(attempt, role, deadline) for role in NEGOTIATORS))
+    await _side_by_side(*(rounds.research(attempt, role) for role in NEGOTIATORS))
 
 
 async def _negotiation(attempt: Attempt) -> None:

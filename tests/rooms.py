@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeVar
 
+from hypothesis import settings
+
 from trilogue import phases
 from trilogue.actions import ActionKind, Offer, read_turn
 from trilogue.agent import NEGOTIATORS, Role
@@ -23,14 +25,19 @@ from trilogue.deliberation.rounds import negotiate, research, round_end, timed_o
 from trilogue.deliberation.turns import lost_turns
 from trilogue.entry import GENESIS, Draft, Entry, Kind
 from trilogue.errors import Denied, EndpointFault, Malformed, TrilogueError, Violation
+from trilogue.governance.budgets import Need
 from trilogue.ledger.chain import prepare, seal
 from trilogue.mediation import Thresholds, Trigger
 from trilogue.models import prompts
+from trilogue.models.question import tokens_in
 from trilogue.models.rehearsal.script import rehearse
 from trilogue.phases import model_of
 from trilogue.pipeline import Phase, Status
 from trilogue.report import continuation
 from trilogue.spec import checked_spec
+
+STEADY = settings(derandomize=True, database=None, deadline=None)
+"""For properties: the same examples in every run, however slow the machine is."""
 
 START: Micros = 1_800_000_000 * SECOND
 MOST_ENTRIES = 4_000
@@ -130,6 +137,12 @@ class MemoryRoom:
     def fault(self) -> str | None:
         return None
 
+    async def ready(self) -> None:
+        pass
+
+    def needs(self, agent: Agent, prompt: str, _: Offer) -> Sequence[Need]:
+        return [Need(models=(agent.model,), input_tokens=tokens_in(prompt), answer_tokens=1_000)]
+
     async def append(self, build: Callable[[Board], Sequence[Draft]]) -> None:
         await asyncio.shield(asyncio.ensure_future(self._append(build)))
 
@@ -218,20 +231,23 @@ async def carry(room: MemoryRoom) -> Board:
 
 
 async def _carry(room: MemoryRoom) -> None:
+    await to_the_round(room)
+    if room.board.status is Status.ORCHESTRATING:
+        await _side_by_side(*(negotiate(room, role) for role in NEGOTIATORS), _mediation(room))
+        await room.append(lambda board: phases.concluded(board, round_end(board, room.rules) or timed_out(board)))
+
+
+async def to_the_round(room: MemoryRoom) -> None:
+    """Carry a recorded pipeline to the beginning of its round, or to where it is held."""
     if room.board.status is Status.SPAWNED:
         models = dict.fromkeys(Role, str(room.board.spec["model"]))
-        await room.append(lambda board: phases.enlisted(board, models) + phases.running(board))
+        await room.append(lambda board: phases.enlisted(board, models, room.now()) + phases.running(board))
     if room.board.status is Status.RUNNING:
-        began = next(span.started_at for span in reversed(room.board.phases) if span.phase is Phase.RUN)
-        deadline = began + seconds(room.rules.agent_timeout)
-        await _side_by_side(*(research(room, role, deadline) for role in NEGOTIATORS))
+        await _side_by_side(*(research(room, role) for role in NEGOTIATORS))
         phases.check_run(room.board)
         await room.append(lambda board: phases.reported(board, auto_orchestrate=True))
     if room.board.status is Status.REPORT and continuation(room.board, auto_orchestrate=True).auto:
         await room.append(lambda board: phases.first_round(board, room.now()))
-    if room.board.status is Status.ORCHESTRATING:
-        await _side_by_side(*(negotiate(room, role) for role in NEGOTIATORS), _mediation(room))
-        await room.append(lambda board: phases.concluded(board, round_end(board, room.rules) or timed_out(board)))
 
 
 async def _mediation(room: MemoryRoom) -> None:
@@ -254,6 +270,7 @@ class Temper:
     faults: float = 0.0
     refused: float = 0.0
     wilful: float = 0.1
+    confused: float = 0.0
     longest: float = 5.0
 
 
@@ -275,9 +292,42 @@ def random_model(random: Random, temper: Temper) -> Model:
         if random.random() < temper.violates:
             kinds = sorted(set(ActionKind) - offer.mandate)
         actions = [random_action(random, random.choice(kinds), offer) for _ in range(random.randint(1, 3))]
+        if random.random() < temper.confused:
+            actions = [confused(random, action) for action in actions]
         return Spoken(says={"actions": actions}, delay=delay)
 
     return speak
+
+
+NONSENSE: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    10**400,
+    float("nan"),
+    "",
+    "p1",
+    "p999",
+    "GAMMA",
+    "\ud800",
+    "x" * 100_000,
+    [],
+    [[]],
+    {},
+    {"a": 1},
+)
+
+
+def confused(random: Random, action: dict[str, Any]) -> Any:
+    """An action in which a field is missing or holds anything at all, or which is none."""
+    field = random.choice((*action, "something"))
+    match random.randrange(6):
+        case 0:
+            return random.choice(NONSENSE)
+        case 1:
+            return {name: value for name, value in action.items() if name != field}
+        case _:
+            return {**action, field: random.choice(NONSENSE)}
 
 
 _NEEDS_ID = {ActionKind.VOTE, ActionKind.CRITIQUE, ActionKind.REVISE, ActionKind.RULE, ActionKind.SOLVE}

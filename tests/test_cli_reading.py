@@ -35,6 +35,13 @@ class Tokens(Exact):
     output: NonNegativeInt
 
 
+class AgentBudgetShown(Exact):
+    tokens: int | None
+    spent: int
+    reserved: int
+    estimated: bool
+
+
 class AgentShown(Exact):
     agent_id: str
     role: Literal["ALPHA", "BETA", "GAMMA"]
@@ -45,6 +52,7 @@ class AgentShown(Exact):
     tokens: Tokens
     cost_usd: NonNegativeFloat | None
     errors: NonNegativeInt
+    budget: AgentBudgetShown
 
 
 class Continuation(Exact):
@@ -106,6 +114,13 @@ class LedgerShown(Exact):
     head: str
 
 
+class BudgetShown(Exact):
+    cost_usd: float | None
+    spent_usd: float
+    reserved_usd: float
+    estimated: bool
+
+
 class Outcome(Exact):
     """The document of `run`, `continue`, `resume`, `status` and `result` with `--json`."""
 
@@ -117,6 +132,7 @@ class Outcome(Exact):
     model: str
     objective: str
     phases: list[PhaseShown]
+    budget: BudgetShown
     agents: list[AgentShown]
     report: Report | None
     mediation: list[MediationShown]

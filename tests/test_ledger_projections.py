@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from trilogue.agent import AgentStatus
+from trilogue.board import NOTHING
 from trilogue.entry import Draft, Kind
 from trilogue.errors import Invalid, NotFound
 from trilogue.ledger import Fence, Ledger
@@ -97,6 +98,7 @@ def _turn(number: int, agent_id: str, **used: object) -> Draft:
         "model": "m",
     }
     nothing: dict[str, object] = {"usage": None, "cost_nanousd": None, "calls": 0, "notes": [], "error": None}
+    nothing |= {"reserved": NOTHING.as_json(), "settled": {**NOTHING.as_json(), "estimated": False}}
     return Draft(kind=Kind.TURN_ENDED, actor=agent_id, body={**body, **nothing, **used})
 
 

@@ -125,7 +125,7 @@ async def test_an_agent_that_is_out_hands_over_and_its_partner_ends_it_uncontest
     assert [(f["agent_id"], f["code"]) for f in board.failures] == [("beta-1", code)]
     (handoff,) = board.handoffs
     assert (handoff["agent_id"], handoff["to"]) == ("beta-1", "alpha-1")
-    assert handoff["findings"] == [f.id for f in board.findings.values() if f.author == "beta-1"] != []
+    assert handoff["done"]["findings"] == [f.id for f in board.findings.values() if f.author == "beta-1"] != []
     assert not board.subtasks
     assert shown(rehearsed.chats[-1])["handoffs"][0]["role"] == "BETA"
     assert len(course.bodies(Kind.VIOLATION)) == (1 if code == "procedure_violation" else 0)

@@ -25,7 +25,7 @@ from tests.rooms import (
     spawn,
     vote,
 )
-from trilogue.board import Board, apply, fold
+from trilogue.board import NOTHING, Board, apply, fold
 from trilogue.clock import seconds
 from trilogue.entry import GENESIS, NEWS, Draft, Entry, Kind
 from trilogue.ledger.chain import prepare, seal
@@ -71,13 +71,15 @@ class Book:
     def begin(self, agent: str) -> int:
         turn = self.board.turns + 1
         seen = len(self.entries)
-        self.add(Kind.TURN_BEGUN, agent, turn=turn, agent_id=agent, phase="ORCHESTRATE", round=1, seen=seen, model="m")
+        call = {"model": "m", "fallbacks": [], "max_tokens": 1, "reserved": NOTHING.as_json()}
+        self.add(Kind.TURN_BEGUN, agent, turn=turn, agent_id=agent, phase="ORCHESTRATE", round=1, seen=seen, **call)
         return turn
 
     def end(self, turn: int, outcome: str = "acted") -> "Book":
         agent = self.board.open_turns[turn].agent_id
-        error = {"message": "x", "fingerprint": "x"} if outcome in {"malformed", "endpoint"} else None
-        return self.add(Kind.TURN_ENDED, agent, turn=turn, agent_id=agent, outcome=outcome, error=error)
+        error = {"code": "x", "message": "x", "fingerprint": "x"} if outcome in {"malformed", "endpoint"} else None
+        books = {"reserved": NOTHING.as_json(), "settled": {**NOTHING.as_json(), "estimated": False}}
+        return self.add(Kind.TURN_ENDED, agent, turn=turn, agent_id=agent, outcome=outcome, error=error, **books)
 
     def turn(self, agent: str) -> "Book":
         return self.end(self.begin(agent))

@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 from tests.rooms import PASS, START, WORD, played, propose, rules, say, scripted, solve, vote
 from tests.test_rules_board import ALPHA, BETA, Book
 from trilogue.actions import ActionKind
-from trilogue.agent import TIER_OF, Role
-from trilogue.board import Agent
+from trilogue.agent import TIER_OF, Mandate, Role, Tier
 from trilogue.clock import seconds
 from trilogue.entry import Kind
-from trilogue.governance.policy import permitted
+from trilogue.governance.policy import granted, permitted
 from trilogue.mediation import Thresholds, Trigger, complexity, due, measure
 from trilogue.pipeline import Phase
 
@@ -146,19 +145,21 @@ def test_a_talkative_agent_weighs_no_more_than_its_partner() -> None:
     ],
 )
 def test_the_mediators_mandate_is_its_trigger_and_never_a_vote(trigger: Trigger | None, may: set[str]) -> None:
-    assert permitted(_agent(Role.GAMMA), Phase.ORCHESTRATE, trigger) == {ActionKind(kind) for kind in may}
-    assert not permitted(_agent(Role.GAMMA), Phase.RUN, trigger)
+    assert permitted(_mandate(Role.GAMMA, trigger), Phase.ORCHESTRATE) == {ActionKind(kind) for kind in may}
+    assert not permitted(_mandate(Role.GAMMA, trigger), Phase.RUN)
 
 
 @pytest.mark.parametrize("role", [Role.ALPHA, Role.BETA])
 def test_negotiators_find_in_run_and_neither_rule_nor_decompose_ever(role: Role) -> None:
-    assert permitted(_agent(role), Phase.RUN) == {ActionKind.FIND, ActionKind.PASS}
-    assert permitted(_agent(role), Phase.ORCHESTRATE) == set(ActionKind) - {ActionKind.RULE, ActionKind.DECOMPOSE}
-    assert permitted(_agent(role, tier=0), Phase.ORCHESTRATE) == {ActionKind.PASS}
+    assert permitted(_mandate(role), Phase.RUN) == {ActionKind.FIND, ActionKind.PASS}
+    assert permitted(_mandate(role), Phase.ORCHESTRATE) == set(ActionKind) - {ActionKind.RULE, ActionKind.DECOMPOSE}
+    assert permitted(_mandate(role, tier=Tier.OBSERVE), Phase.ORCHESTRATE) == {ActionKind.PASS}
 
 
-def _agent(role: Role, tier: int | None = None) -> Agent:
-    return Agent(agent_id="a", role=role, tier=TIER_OF[role] if tier is None else tier, model="m", runtime="python")
+def _mandate(role: Role, trigger: Trigger | None = None, tier: Tier | None = None) -> Mandate:
+    tier = TIER_OF[role] if tier is None else tier
+    actions = granted(role, tier, trigger)
+    return Mandate(agent_id="a", role=role, tier=tier, actions=actions, tokens=None, expires_at=0)
 
 
 COMPLEX = {"action": "find", "title": "t", "text": "t", "confidence": 0.5, "complexity": 1.0}

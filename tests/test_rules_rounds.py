@@ -1,5 +1,6 @@
 """Each way in which a round can end, and what costs an agent its place in it."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,10 +23,11 @@ from tests.rooms import (
     vote,
 )
 from trilogue import phases
-from trilogue.agent import AgentStatus, Role
+from trilogue.agent import AgentStatus, ErrorBudget, Role
+from trilogue.board import Agent
 from trilogue.entry import Kind
 from trilogue.errors import Denied, EndpointFault
-from trilogue.governance.errorbudget import ErrorBudget, breach, fingerprint
+from trilogue.governance.errorbudget import breach, fingerprint
 from trilogue.pipeline import Phase, Status
 from trilogue.spec import RoundSpec
 
@@ -205,11 +207,16 @@ def test_an_error_budget_revokes_at_two_of_a_kind_or_one_violation(mistakes: lis
 
 
 def test_eight_errors_of_any_kind_are_too_many_and_seven_are_not() -> None:
-    budget = ErrorBudget()
-    kinds = [fingerprint("malformed_answer", f"mistake {'x' * n}") for n in range(8)]
-    assert breach(faults=kinds[:7], violated=False, budget=budget) is None
-    assert breach(faults=kinds, violated=False, budget=budget) == "8 errors"
-    assert breach(faults=[], violated=True, budget=budget) == "a procedure violation"
+    kinds = tuple(fingerprint("malformed_answer", f"mistake {'x' * n}") for n in range(8))
+    agent = Agent(agent_id="a", role=Role.ALPHA, tier=1, model="m", runtime="python")
+    assert breach(replace(agent, faults=kinds[:7]), ErrorBudget()) is None
+    assert breach(replace(agent, faults=kinds), ErrorBudget()) == "8 errors"
+    assert breach(replace(agent, faults=kinds[:6], outages=1), ErrorBudget()) is None
+    assert breach(replace(agent, faults=kinds[:6], outages=2), ErrorBudget()) == "8 errors"
+    assert breach(replace(agent, outages=7), ErrorBudget()) is None
+    assert breach(replace(agent, violations=1), ErrorBudget()) == "a procedure violation"
+    assert breach(replace(agent, violations=1), ErrorBudget(violations=2)) is None
+    assert breach(replace(agent, faults=kinds[:1] * 2), ErrorBudget(alike=3)) is None
 
 
 def test_errors_that_differ_in_values_only_are_of_one_kind() -> None:

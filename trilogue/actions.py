@@ -48,7 +48,9 @@ def _share(value: object) -> object:
             value = float(value.strip().removesuffix("%"))
         except ValueError:
             return value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = float(max(-1, min(value, 101)))  # one of hundreds of digits fits no float
+    if not isinstance(value, float) or not math.isfinite(value):
         return value
     if scale == 1 and 1 < value <= 100:
         scale = 10.0 if value <= 10 else 100.0

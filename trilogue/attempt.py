@@ -7,6 +7,7 @@ the models. What the ledger took stays; what it refused never reached the board.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 from trilogue import clock
 from trilogue.actions import Action, Offer, read_turn, turn_schema
@@ -16,13 +17,15 @@ from trilogue.clock import SECOND, Micros
 from trilogue.deliberation.room import Answer, Rules
 from trilogue.entry import Draft, Entry
 from trilogue.errors import Fenced, Unavailable, Violation
+from trilogue.governance.budgets import Need, Price, Settlement, cheaper, settled
 from trilogue.ledger import Fence, Ledger
 from trilogue.live import Delta, Live
 from trilogue.mediation import Trigger
 from trilogue.models import prompts
 from trilogue.models.gateway import Gateway
-from trilogue.models.question import Question, Reply, Usage
+from trilogue.models.question import Question, Reply, Usage, tokens_in
 from trilogue.models.readable import TextStream
+from trilogue.models.shapes import messages_for
 from trilogue.phases import model_of
 from trilogue.pipeline import Phase
 
@@ -141,20 +144,51 @@ class Attempt:
     def compose(self, agent: Agent, phase: Phase, offer: Offer, trigger: Trigger | None) -> str:
         return prompts.prompt(self.board, agent, phase, offer, trigger)
 
-    async def ask(self, agent: Agent, turn: OpenTurn, prompt: str, offer: Offer) -> Answer:
+    async def ready(self) -> None:
         round_ = self.board.round
         mode = round_.mode if round_ else str(self.board.spec["mode"])
         rehearsal = round_.rehearsal if round_ else bool(self.board.spec["rehearsal"])
-        gateway = await self._gateway(mode, rehearsal)
-        self._asked = gateway
-        question = Question(
+        self._asked = await self._gateway(mode, rehearsal)
+        await self._asked.learn_prices()
+
+    def needs(self, agent: Agent, prompt: str, offer: Offer) -> Sequence[Need]:
+        question = self._question(agent, prompt, offer)
+        input_tokens = sum(tokens_in(message["content"]) for message in messages_for(question))
+
+        def need(*models: str) -> Need:
+            return Need(
+                models=models,
+                input_tokens=input_tokens,
+                answer_tokens=self._answer_tokens,
+                price=self._price(models, input_tokens),
+            )
+
+        spare = [model for model in self._fallback_models if model != agent.model]
+        return [need(agent.model, *spare), *cheaper(need(agent.model), [need(model) for model in spare])]
+
+    def _question(self, agent: Agent, prompt: str, offer: Offer) -> Question:
+        return Question(
             model=agent.model,
-            fallback_models=self._fallback_models,
             system=prompts.part(agent.role),
             prompt=prompt,
             schema=turn_schema(offer),
             schema_name="turn",
             max_tokens=self._answer_tokens,
+        )
+
+    def _price(self, models: Sequence[str], input_tokens: int) -> Price | None:
+        """The highest price among models, any of which may answer."""
+        known = [price for model in models if self._asked and (price := self._asked.price(model))]
+        return max(known, key=lambda price: price.of(input_tokens, self._answer_tokens), default=None)
+
+    async def ask(self, agent: Agent, turn: OpenTurn, prompt: str, offer: Offer) -> Answer:
+        assert self._asked is not None
+        question = replace(
+            self._question(agent, prompt, offer),
+            model=turn.models[0],
+            fallback_models=turn.models[1:],
+            max_tokens=turn.max_tokens,
+            most_tokens=self._tokens_left(agent.agent_id),
         )
         raw = ""
         stream = TextStream(lambda offset, text: self._delta(turn, offset, text))
@@ -164,14 +198,32 @@ class Attempt:
             raw = so_far
             stream.update(so_far)
 
-        reply: Reply[tuple[Action, ...] | Violation] = await gateway.complete(
+        reply: Reply[tuple[Action, ...] | Violation] = await self._asked.complete(
             question, read=lambda value: _read(value, offer), on_text=on_text
         )
         stream.finish(raw)
-        if isinstance(reply.value, Violation):
-            return Answer(error=reply.value, spent=_spent(reply.usage, repaired=reply.repaired))
         spent = _spent(reply.usage, repaired=reply.repaired)
-        return Answer(actions=reply.value or (), error=reply.error, spent=spent)
+        charged = self._charged(turn, reply.usage)
+        if isinstance(reply.value, Violation):
+            return Answer(error=reply.value, spent=spent, settled=charged)
+        return Answer(actions=reply.value or (), error=reply.error, spent=spent, settled=charged)
+
+    def _tokens_left(self, agent_id: str) -> int | None:
+        """What an agent's present turn may take at most, its repair and retries included."""
+        limit = self.board.mandates[agent_id].tokens
+        return None if limit is None else limit - self.board.spending_of(agent_id).spent.tokens
+
+    def _charged(self, turn: OpenTurn, usage: Usage) -> Settlement:
+        return settled(
+            turn.reserved,
+            tokens=usage.tokens,
+            output_tokens=usage.output_tokens,
+            nanousd=usage.cost_nanousd,
+            told_nanousd=usage.told_nanousd,
+            broken_calls=usage.broken_calls,
+            broken_tokens=usage.broken_tokens,
+            price=self._price((usage.model,), 0) or self._price(turn.models, 0),
+        )
 
     def _delta(self, turn: OpenTurn, offset: int, text: str) -> None:
         delta = Delta(turn=turn.turn, agent_id=turn.agent_id, offset=offset, text=text)

@@ -28,9 +28,11 @@ class Kind(StrEnum):
     PHASE_STARTED = "phase_started"  # phase
     STATUS = "status"  # status, error: {code, message} | null
     AGENT_SPAWNED = "agent_spawned"  # agent_id, role, tier, runtime, model
+    MANDATE = "mandate"  # agent_id, role, tier, actions, tokens | null, errors, expires_at
     AGENT_STATUS = "agent_status"  # agent_id, status, reason
-    TURN_BEGUN = "turn_begun"  # turn, agent_id, phase, round, seen, model
-    TURN_ENDED = "turn_ended"  # turn, agent_id, outcome, usage, cost_usd, actions, notes, error
+    TURN_BEGUN = "turn_begun"  # turn, agent_id, phase, round, seen, model, fallbacks, max_tokens, reserved
+    TURN_ENDED = "turn_ended"  # turn, agent_id, outcome, usage, cost_nanousd, reserved, settled, actions, notes, error
+    BUDGET = "budget"  # scope, agent_id, of, limit, spent, percent, verdict, message
     FINDING = "finding"  # id, title, text, evidence, confidence, complexity, turn
     PROPOSAL = "proposal"  # id, title, text, turn
     CRITIQUE = "critique"  # id, proposal, revision, text, turn
@@ -41,7 +43,7 @@ class Kind(StrEnum):
     RULING = "ruling"  # mediation, trigger, proposal, revision, outcome, title, text, reason, turn
     SUBTASK = "subtask"  # id, title, text, assignee, turn
     VIOLATION = "violation"  # agent_id, action, reason, turn
-    HANDOFF = "handoff"  # agent_id, reason, errors, open_proposals, to
+    HANDOFF = "handoff"  # agent_id, role, to, reason, done, open_proposals, unanswered, errors, next
     FAILURE = "failure"  # agent_id | null, code, message
     REPORT = "report"  # markdown, findings, complexity, continuation
     ROUND_STARTED = "round_started"  # round, mode, model, timeout, deadline, reason
@@ -50,6 +52,7 @@ class Kind(StrEnum):
     MEDIATION_ENDED = "mediation_ended"  # mediation, trigger, outcome
     STOPPED = "stopped"  # reason
     RESUMED = "resumed"  # reason, from, deadline | null
+    REWOUND = "rewound"  # to_seq, checkpoint, reason, status, phase, round, deadline, error, agents, gone
     CONSENSUS = "consensus"  # proposal_id, revision, title, text, votes, decided_by, dissent, uncontested
     CHECKPOINT = "checkpoint"  # name, to_seq, status, phase, round, details
 

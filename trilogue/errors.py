@@ -11,6 +11,7 @@
     ├── Denied         known, but not allowed
     │   └── Violation      an agent's action outside its mandate
     ├── Exhausted      a budget or quota is spent
+    │   └── BudgetSpent    of an agent, a pipeline or a tenant: no room for another turn
     └── Unavailable    something out of reach
         └── EndpointFault  a model endpoint that failed or did not answer
 
@@ -97,6 +98,20 @@ class Exhausted(TrilogueError):
     """A budget or quota has nothing left."""
 
     default_code = "exhausted"
+
+
+class BudgetSpent(Exhausted):
+    """A token or money budget has no room for what was asked.
+
+    Args:
+        passing: only the reservations of calls under way stand in the way; there may be room later.
+    """
+
+    default_code = "budget_spent"
+
+    def __init__(self, message: str, *, passing: bool = False) -> None:
+        super().__init__(message)
+        self.passing = passing
 
 
 class Unavailable(TrilogueError):

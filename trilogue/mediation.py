@@ -19,7 +19,7 @@ from statistics import fmean
 from typing import Any
 
 from trilogue.agent import NEGOTIATORS
-from trilogue.board import Board
+from trilogue.board import Agent, Board
 from trilogue.clock import SECOND, Micros, seconds
 
 _RATINGS_WEIGH = 0.8
@@ -79,15 +79,20 @@ def _ratings(board: Board) -> dict[str, float]:
     return {author: round(fmean(values), 4) for author, values in by_agent.items()}
 
 
+def out_of_turns(agent: Agent, turn_limit: int) -> bool:
+    """Whether the agent may begin no other turn in this round, by the limit or by its budget."""
+    return agent.turns >= turn_limit or agent.out_of_budget is not None
+
+
 def exhausted(board: Board, turn_limit: int) -> bool:
     """Whether no voter has a turn left in this round."""
-    return all(agent.turns >= turn_limit for agent in board.voters())
+    return all(out_of_turns(agent, turn_limit) for agent in board.voters())
 
 
 def all_waiting(board: Board, turn_limit: int) -> bool:
     """Whether every voter waits, or has used up its turns without one under way."""
     return all(
-        board.waiting(agent) or (agent.turns >= turn_limit and not board.turn_of(agent.agent_id))
+        board.waiting(agent) or (out_of_turns(agent, turn_limit) and not board.turn_of(agent.agent_id))
         for agent in board.voters()
     )
 

@@ -5,7 +5,7 @@ from typing import Any
 from trilogue.board import Board
 from trilogue.clock import SECOND, iso
 from trilogue.ledger import PipelineRow, UsageRow
-from trilogue.models.question import NANOUSD_PER_USD
+from trilogue.money import USD
 
 
 def result_markdown(pipeline_id: str, board: Board) -> str:
@@ -56,6 +56,7 @@ def outcome_json(row: PipelineRow, board: Board, usage: list[UsageRow]) -> dict[
             }
             for span in board.phases
         ],
+        "budget": _budget(board),
         "agents": [_agent(board, agent_id, spent.get(agent_id)) for agent_id in board.agents],
         "report": dict(board.report) if board.report else None,
         "mediation": [
@@ -80,6 +81,7 @@ def _model(board: Board) -> str:
 def _agent(board: Board, agent_id: str, spent: UsageRow | None) -> dict[str, Any]:
     agent = board.agents[agent_id]
     cost = spent.cost_nanousd if spent else 0
+    mandate, charged = board.mandates.get(agent_id), board.spending_of(agent_id)
     return {
         "agent_id": agent_id,
         "role": agent.role.value,
@@ -91,8 +93,25 @@ def _agent(board: Board, agent_id: str, spent: UsageRow | None) -> dict[str, Any
             "input": spent.input_tokens if spent else 0,
             "output": spent.output_tokens if spent else 0,
         },
-        "cost_usd": None if cost is None else cost / NANOUSD_PER_USD,
+        "cost_usd": None if cost is None else cost / USD,
         "errors": board.errors_of.get(agent_id, 0),
+        "budget": {
+            "tokens": mandate.tokens if mandate else None,
+            "spent": charged.spent.tokens,
+            "reserved": charged.reserved.tokens,
+            "estimated": charged.estimated,
+        },
+    }
+
+
+def _budget(board: Board) -> dict[str, Any]:
+    """What the pipeline may spend in dollars and was charged with so far; `estimated` where a call's end is unknown."""
+    charged = board.spending_in_all()
+    return {
+        "cost_usd": None if board.max_nanousd is None else board.max_nanousd / USD,
+        "spent_usd": charged.spent.nanousd / USD,
+        "reserved_usd": charged.reserved.nanousd / USD,
+        "estimated": charged.estimated,
     }
 
 

@@ -3,21 +3,34 @@
 from collections.abc import Mapping
 from typing import Any
 
-from trilogue.agent import NEGOTIATORS, TIER_OF, AgentStatus, Role
+from trilogue.agent import NEGOTIATORS, AgentStatus, Role
 from trilogue.board import Board
 from trilogue.clock import Micros, seconds
 from trilogue.deliberation.rounds import RoundEnd
+from trilogue.deliberation.turns import lost_turns
 from trilogue.entry import PERSON, Draft, Kind
-from trilogue.errors import Conflict, Denied, EndpointFault, Exhausted, TrilogueError
+from trilogue.errors import BudgetSpent, Conflict, Denied, EndpointFault, Exhausted, NotFound, TrilogueError
+from trilogue.governance.handoff import next_agent_id
+from trilogue.governance.handoff import spawned as agent_spawned
+from trilogue.governance.mandates import issued
+from trilogue.limits import DEFAULT_LIMITS, Limits, nanousd_of
 from trilogue.pipeline import Phase, Status, check_transition, status_in
 from trilogue.report import report_body
 from trilogue.spec import PipelineSpec, RoundSpec, digest
 
 
 def spawned(
-    spec: PipelineSpec, *, mode: str, rehearsal: bool, model: str, timeout: float, agent_timeout: float
+    spec: PipelineSpec,
+    *,
+    mode: str,
+    rehearsal: bool,
+    model: str,
+    timeout: float,
+    agent_timeout: float,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> list[Draft]:
     """A pipeline's first entries: the objective with its settled options, and its context documents."""
+    settled = limits.over(spec)
     body: dict[str, Any] = {
         "objective": spec.objective,
         "project": spec.project,
@@ -27,6 +40,10 @@ def spawned(
         "models": {role.value: name for role, name in (spec.models or {}).items()},
         "timeout": timeout,
         "agent_timeout": agent_timeout,
+        "max_tokens": settled.max_tokens,
+        "max_cost_nanousd": settled.max_nanousd,
+        "errors": settled.errors.as_json(),
+        "replacements": settled.replacements,
         "auto_continue": spec.auto_continue,
         "labels": list(spec.labels),
         "external_id": spec.external_id,
@@ -42,25 +59,16 @@ def spawned(
     ]
 
 
-def enlisted(board: Board, models: Mapping[Role, str]) -> list[Draft]:
-    """SPAWN: ALPHA and BETA with their tiers, and the checkpoint `spawned`."""
-    drafts = [
-        _agent_spawned(f"{role.lower()}-1", role, models[role]) for role in NEGOTIATORS if board.agent_in(role) is None
-    ]
+def enlisted(board: Board, models: Mapping[Role, str], now: Micros) -> list[Draft]:
+    """SPAWN: ALPHA and BETA with their mandates, which for RUN begin `now`, and the checkpoint `spawned`."""
+    until = now + seconds(board.spec["agent_timeout"])
+    drafts = []
+    for role in NEGOTIATORS:
+        agent = board.agent_in(role)  # there already where the pipeline was rewound to this point
+        agent_id = agent.agent_id if agent else next_agent_id(board, role)
+        drafts += [] if agent else [agent_spawned(agent_id, role, models[role])]
+        drafts.append(issued(board, agent_id, role, until=until))
     return drafts + _checkpoint(board, "spawned", len(drafts), Status.SPAWNED, Phase.SPAWN)
-
-
-def _agent_spawned(agent_id: str, role: Role, model: str) -> Draft:
-    return Draft(
-        kind=Kind.AGENT_SPAWNED,
-        body={
-            "agent_id": agent_id,
-            "role": role.value,
-            "tier": int(TIER_OF[role]),
-            "runtime": "python",
-            "model": model,
-        },
-    )
 
 
 def running(board: Board) -> list[Draft]:
@@ -82,6 +90,8 @@ def check_run(board: Board) -> None:
         raise Exhausted("every agent was revoked before it brought findings", code="no_agent_left")
     if board.findings:
         return
+    if spent := next((agent.out_of_budget for agent in board.voters() if agent.out_of_budget), None):
+        raise BudgetSpent(f"no agent brought findings: {spent}; raise max_tokens or max_cost")
     if fault := next((agent.endpoint_fault for agent in board.voters() if agent.endpoint_fault), None):
         raise EndpointFault(f"no agent could reach its model until RUN ended: {fault}")
     raise Exhausted(
@@ -154,7 +164,13 @@ def round_begun(
     check_continuable(board)
     number = board.round.number + 1 if board.round else 1
     taking_part = NEGOTIATORS if revive else [agent.role for agent in board.voters()]
-    revived = [_replacement(board, role, models) for role in taking_part]
+    deadline = now + seconds(timeout)
+    at_work = [_at_work(board, role, models, deadline, asked.max_tokens) for role in taking_part]
+    raised = {}
+    if asked.max_tokens is not None:
+        raised["max_tokens"] = asked.max_tokens
+    if asked.max_cost is not None:
+        raised["max_cost_nanousd"] = nanousd_of(asked.max_cost)
     return [
         Draft(kind=Kind.STATUS, body={"status": Status.ORCHESTRATING.value, "error": None}),
         Draft(kind=Kind.PHASE_STARTED, body={"phase": Phase.ORCHESTRATE.value}),
@@ -167,22 +183,28 @@ def round_begun(
                 "model": models[Role.ALPHA],
                 "models": {role.value: name for role, name in models.items()},
                 "timeout": timeout,
-                "deadline": now + seconds(timeout),
+                "deadline": deadline,
                 "reason": asked.reason,
+                **raised,
             },
         ),
         *([Draft(kind=Kind.GUIDANCE, actor=PERSON, body={"text": asked.guidance})] if asked.guidance.strip() else []),
-        *(draft for drafts in revived for draft in drafts),
+        *(draft for drafts in at_work for draft in drafts),
     ]
 
 
-def _replacement(board: Board, role: Role, models: Mapping[Role, str]) -> list[Draft]:
-    """A revoked agent comes back as its replacement in the next round; any other goes on."""
+def _at_work(
+    board: Board, role: Role, models: Mapping[Role, str], until: Micros, max_tokens: int | None = None
+) -> list[Draft]:
+    """A role's agent at work under a new mandate; one that was taken out comes back as its replacement."""
     agent = board.agent_in(role)
-    number = sum(known.role is role for known in board.agents.values()) + 1
-    agent_id = f"{role.lower()}-{number}" if agent is None or agent.revoked else agent.agent_id
-    drafts = [_agent_spawned(agent_id, role, models[role])] if agent is None or agent.revoked else []
-    return [*drafts, _agent_status(agent_id, AgentStatus.RUNNING)]
+    anew = agent is None or agent.revoked
+    agent_id = next_agent_id(board, role) if agent is None or agent.revoked else agent.agent_id
+    return [
+        *([agent_spawned(agent_id, role, models[role])] if anew else []),
+        issued(board, agent_id, role, until=until, max_tokens=max_tokens),
+        _agent_status(agent_id, AgentStatus.RUNNING),
+    ]
 
 
 def concluded(board: Board, end: RoundEnd) -> list[Draft]:
@@ -243,7 +265,8 @@ def resumed(board: Board, now: Micros, models: Mapping[Role, str], reason: str) 
     phase = board.phase
     left = max(0, board.round.deadline - board.at) if board.round else 0
     told = {"reason": reason, "from": board.status.value, "deadline": now + left if board.round else None}
-    revived = [draft for role in NEGOTIATORS if board.agent_in(role) for draft in _replacement(board, role, models)]
+    until = now + (left if board.round else seconds(board.spec["agent_timeout"]))
+    at_work = [draft for role in NEGOTIATORS if board.agent_in(role) for draft in _at_work(board, role, models, until)]
     return [
         Draft(
             kind=Kind.STATUS,
@@ -252,8 +275,40 @@ def resumed(board: Board, now: Micros, models: Mapping[Role, str], reason: str) 
         ),
         Draft(kind=Kind.RESUMED, actor=PERSON, body=told),
         Draft(kind=Kind.PHASE_STARTED, body={"phase": phase.value}),
-        *(revived if phase is not Phase.SPAWN else []),
+        *(at_work if phase is not Phase.SPAWN else []),
     ]
+
+
+def check_rewindable(board: Board, to_seq: int) -> None:
+    """Raise `Conflict` where the pipeline has completed, `NotFound` where no checkpoint stands at `to_seq`."""
+    if board.status is Status.COMPLETED:
+        raise Conflict("a pipeline that is COMPLETED goes on from no checkpoint; start a new one", code="completed")
+    if to_seq not in board.snapshots:
+        known = ", ".join(map(str, board.snapshots)) or "none yet"
+        raise NotFound(f"no checkpoint at seq {to_seq}; there are: {known}", code="no_checkpoint")
+
+
+def rewound(board: Board, to_seq: int, checkpoint: str, reason: str) -> list[Draft]:
+    """Back to a checkpoint: the board as it stood then, while what was spent and given out stays.
+
+    Raises as `check_rewindable`.
+    """
+    check_rewindable(board, to_seq)
+    former = board.snapshots[to_seq]
+    error = {"code": former.error["code"], "message": former.error["message"]} if former.error else None
+    body = {
+        "to_seq": to_seq,
+        "checkpoint": checkpoint,
+        "reason": reason,
+        "status": former.status.value,
+        "phase": former.phase.value,
+        "round": former.round.number if former.round else 0,
+        "deadline": former.round.deadline if former.round else None,
+        "error": error,
+        "agents": {agent.agent_id: agent.status.value for agent in former.agents.values()},
+        "gone": [agent_id for agent_id in board.agents if agent_id not in former.agents],
+    }
+    return [*lost_turns(board), Draft(kind=Kind.REWOUND, actor=PERSON, body=body)]
 
 
 def _ended(board: Board, status: Status, error: Mapping[str, Any] | None, before: int) -> list[Draft]:

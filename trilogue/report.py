@@ -32,6 +32,8 @@ def continuation(board: Board, *, auto_orchestrate: bool) -> Continuation:
     obstacles += [f"{a.agent_id} is {a.status}" for a in board.agents.values() if not a.status.settled]
     if not board.voters():
         obstacles.append("no agent is left to go on")
+    elif all(agent.out_of_budget for agent in board.voters()):
+        obstacles += dict.fromkeys(agent.out_of_budget or "" for agent in board.voters())
     holds = []
     if not board.spec.get("auto_continue", True):
         holds.append("the pipeline was started with auto_continue off")

@@ -35,6 +35,7 @@ class Settings(BaseSettings):
     vault_token: SecretStr | None = Field(None, validation_alias="VAULT_TOKEN")
     vault_role_id: str | None = Field(None, validation_alias="VAULT_ROLE_ID")
     vault_secret_id: SecretStr | None = Field(None, validation_alias="VAULT_SECRET_ID")
+    vault_token_role: str | None = Field(None, validation_alias="TRILOGUE_VAULT_TOKEN_ROLE")
     vault_namespace: str | None = Field(None, validation_alias="VAULT_NAMESPACE")
     vault_mount: str = Field("secret", validation_alias="TRILOGUE_VAULT_MOUNT")
     vault_verify: bool = Field(True, validation_alias="TRILOGUE_VAULT_VERIFY")
@@ -59,10 +60,21 @@ class Settings(BaseSettings):
     stuck_threshold: Seconds = Field(30.0, validation_alias="GAMMA_STUCK_THRESHOLD")
     conflict_threshold: int = Field(3, ge=1, le=1000, validation_alias="GAMMA_CONFLICT_THRESHOLD")
     complexity_threshold: float = Field(0.8, ge=0, le=1, validation_alias="GAMMA_COMPLEXITY_THRESHOLD")
+    max_tokens: int = Field(200_000, ge=1, le=1_000_000_000, validation_alias="TRILOGUE_MAX_TOKENS")
+    max_cost: float = Field(2.0, gt=0, le=1_000_000, allow_inf_nan=False, validation_alias="TRILOGUE_MAX_COST")
+    errors: str = Field("8/2/1", pattern=r"^[1-9]\d{0,2}(/[1-9]\d{0,2}){2}$", validation_alias="TRILOGUE_ERRORS")
+    replacements: int = Field(0, ge=0, le=10, validation_alias="TRILOGUE_REPLACEMENTS")
+    tenant_max_tokens: int | None = Field(None, ge=1, validation_alias="TRILOGUE_TENANT_MAX_TOKENS")
+    tenant_max_cost: float | None = Field(
+        None, gt=0, le=1_000_000, allow_inf_nan=False, validation_alias="TRILOGUE_TENANT_MAX_COST"
+    )
     rehearsal_latency: float = Field(0.4, ge=0, le=3600, validation_alias="TRILOGUE_REHEARSAL_LATENCY")
 
     lease_seconds: Seconds = Field(15.0, validation_alias="TRILOGUE_LEASE_SECONDS")
     board_ttl: Seconds = Field(86_400.0, validation_alias="TRILOGUE_BOARD_TTL")
+    checkpoint_retention: float = Field(
+        30 * 86_400.0, gt=0, le=3.2e9, allow_inf_nan=False, validation_alias="TRILOGUE_CHECKPOINT_RETENTION"
+    )
 
     @field_validator("home")
     @classmethod

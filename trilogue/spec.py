@@ -4,7 +4,16 @@ import hashlib
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler, JsonValue, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    JsonValue,
+    ValidationError,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -111,6 +120,51 @@ Timeout = Annotated[
 AgentTimeout = Annotated[
     _Seconds | None, _Named("seconds"), _told("Seconds that each agent may take in RUN (at most a day).")
 ]
+MaxTokens = Annotated[
+    Annotated[int, Field(ge=1, le=1_000_000_000)] | None,
+    _Named("tokens"),
+    _told("Tokens that each agent may spend in all, questions and answers together."),
+]
+MaxCost = Annotated[
+    Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)] | None,
+    _Named("dollars"),
+    _told("US dollars that the pipeline may spend in all."),
+]
+
+
+_Count = Annotated[int, Field(ge=1, le=1_000)]
+
+
+class ErrorBudgetSpec(BaseModel):
+    """How many errors take an agent out: in all, of one kind, and violations of its mandate."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    in_all: Annotated[_Count, Field(description="Errors in all.")] = 8
+    alike: Annotated[_Count, Field(description="Errors of one kind.")] = 2
+    violations: Annotated[_Count, Field(description="Actions outside its mandate.")] = 1
+
+
+def _error_budget(value: Any) -> Any:
+    """`8/2/1`, as on the command line, or an object."""
+    if not isinstance(value, str):
+        return value
+    numbers, names = value.split("/"), list(ErrorBudgetSpec.model_fields)
+    if len(numbers) != len(names) or not all(number.strip().isdecimal() for number in numbers):
+        raise ValueError("must be three numbers such as 8/2/1: errors in all, of one kind, and procedure violations")
+    return dict(zip(names, numbers, strict=True))
+
+
+Errors = Annotated[
+    ErrorBudgetSpec | None,
+    BeforeValidator(_error_budget),
+    _Named("error budget"),
+    _told("How many errors take an agent out."),
+]
+Replacements = Annotated[
+    Annotated[int, Field(ge=0, le=10)] | None,
+    _Named("number"),
+    _told("How often in a round an agent that was taken out is replaced at once; 0 lets its partner go on alone."),
+]
 Context = Annotated[
     tuple[ContextDocument, ...],
     Field(max_length=32),
@@ -141,6 +195,10 @@ class PipelineSpec(BaseModel):
     models: Models = None
     timeout: Timeout = None
     agent_timeout: AgentTimeout = None
+    max_tokens: MaxTokens = None
+    max_cost: MaxCost = None
+    errors: Errors = None
+    replacements: Replacements = None
     context: Context = ()
     project: Project = "default"
     labels: Labels = ()
@@ -154,6 +212,8 @@ class RoundSpec(BaseModel):
     mode: ModeChoice = None
     model: Model = None
     timeout: Timeout = None
+    max_tokens: MaxTokens = None
+    max_cost: MaxCost = None
     reason: Reason = ""
     guidance: Guidance = ""
 

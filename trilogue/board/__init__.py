@@ -2,7 +2,9 @@
 
 from trilogue.board.folding import apply, fold
 from trilogue.board.items import (
+    NOTHING,
     Agent,
+    Amount,
     Finding,
     Mediation,
     OpenTurn,
@@ -10,13 +12,16 @@ from trilogue.board.items import (
     Revision,
     Ruling,
     Solution,
+    Spending,
     Subtask,
     Vote,
 )
 from trilogue.board.state import Board
 
 __all__ = [
+    "NOTHING",
     "Agent",
+    "Amount",
     "Board",
     "Finding",
     "Mediation",
@@ -25,6 +30,7 @@ __all__ = [
     "Revision",
     "Ruling",
     "Solution",
+    "Spending",
     "Subtask",
     "Vote",
     "apply",

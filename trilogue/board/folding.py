@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from trilogue.agent import AgentStatus, Role
+from trilogue.agent import AgentStatus, Mandate, Role
 from trilogue.board.items import (
+    NOTHING,
     Agent,
+    Amount,
     Critique,
     Finding,
     Mediation,
@@ -18,6 +20,7 @@ from trilogue.board.items import (
     Round,
     Ruling,
     Solution,
+    Spending,
     Subtask,
     Vote,
 )
@@ -50,6 +53,7 @@ def apply(board: Board, entry: Entry) -> None:
 
 def _spawned(board: Board, entry: Entry, body: Body) -> None:
     board.spec = body
+    board.max_tokens, board.max_nanousd = body.get("max_tokens"), body.get("max_cost_nanousd")
     board.phases = (PhaseSpan(phase=Phase.SPAWN, started_at=entry.at),)
 
 
@@ -83,6 +87,13 @@ def _agent_spawned(board: Board, _: Entry, body: Body) -> None:
         model=body["model"],
         runtime=body["runtime"],
     )
+    if body.get("reason") == "replacement":
+        role = Role(body["role"])
+        board.replacements[role] = board.replacements.get(role, 0) + 1
+
+
+def _mandate(board: Board, _: Entry, body: Body) -> None:
+    board.mandates[body["agent_id"]] = Mandate.from_json(body)
 
 
 def _agent_status(board: Board, _: Entry, body: Body) -> None:
@@ -102,6 +113,19 @@ def _turn_begun(board: Board, entry: Entry, body: Body) -> None:
         round=body["round"],
         begun_seq=entry.seq,
         seen=body["seen"],
+        models=(body["model"], *body["fallbacks"]),
+        max_tokens=body["max_tokens"],
+        reserved=Amount.from_json(body["reserved"]),
+    )
+    _spend(board, body["agent_id"], reserved=Amount.from_json(body["reserved"]))
+
+
+def _spend(board: Board, agent_id: str, *, spent: Amount = NOTHING, reserved: Amount, estimated: bool = False) -> None:
+    before = board.spending_of(agent_id)
+    board.spending[agent_id] = Spending(
+        spent=before.spent + spent,
+        reserved=before.reserved + reserved,
+        estimated=before.estimated or estimated,
     )
 
 
@@ -109,24 +133,54 @@ def _turn_ended(board: Board, _: Entry, body: Body) -> None:
     turn = board.open_turns.pop(body["turn"], None)
     agent = board.agents[body["agent_id"]]
     outcome, error = body["outcome"], body.get("error") or {}
+    settled = body["settled"]
+    _spend(
+        board,
+        agent.agent_id,
+        spent=Amount.from_json(settled),
+        reserved=NOTHING - Amount.from_json(body["reserved"]),
+        estimated=settled["estimated"],
+    )
     board.turns_of[agent.agent_id] = board.turns_of.get(agent.agent_id, 0) + 1
     if error:
         board.errors_of[agent.agent_id] = board.errors_of.get(agent.agent_id, 0) + 1
+        _change(board, agent.agent_id, complaints=(*agent.complaints, f"{error['code']}: {error['message']}"))
     match outcome:
         case "acted":
             seen = turn.seen if turn else agent.seen
             _change(board, agent.agent_id, turns=agent.turns + 1, seen=seen, endpoint_fault=None)
         case "malformed" | "violation":
             faults = (*agent.faults, error["fingerprint"])
-            violated = agent.violated or outcome == "violation"
-            _change(board, agent.agent_id, turns=agent.turns + 1, faults=faults, violated=violated)
+            violations = agent.violations + (outcome == "violation")
+            changed = {"faults": faults, "violations": violations, "endpoint_fault": None}
+            _change(board, agent.agent_id, turns=agent.turns + 1, **changed)
         case "endpoint":
-            _change(board, agent.agent_id, endpoint_fault=error["message"])
+            outages = agent.outages + (agent.endpoint_fault is None)
+            _change(board, agent.agent_id, endpoint_fault=error["message"], outages=outages)
         case "refused":
             _change(board, agent.agent_id, refused=error["message"])
+        case "budget":
+            _change(board, agent.agent_id, out_of_budget=error["message"])
+
+
+def _budget(board: Board, _: Entry, body: Body) -> None:
+    if body["verdict"] == "stop":
+        _change(board, body["agent_id"], out_of_budget=body["message"])
+
+
+def _stopped(board: Board, _: Entry, __: Body) -> None:
+    """Nobody will learn what became of the calls in flight: they are charged whole, and their turns owe no more."""
+    for turn in board.open_turns.values():
+        _spend(board, turn.agent_id, spent=turn.reserved, reserved=NOTHING - turn.reserved, estimated=True)
+        board.open_turns[turn.turn] = replace(turn, reserved=NOTHING)
+
+
+def _given(board: Board, letter: str) -> None:
+    board.ids[letter] = board.ids.get(letter, 0) + 1
 
 
 def _finding(board: Board, entry: Entry, body: Body) -> None:
+    _given(board, "f")
     board.findings[body["id"]] = Finding(
         id=body["id"],
         author=entry.actor,
@@ -139,6 +193,7 @@ def _finding(board: Board, entry: Entry, body: Body) -> None:
 
 
 def _proposal(board: Board, entry: Entry, body: Body) -> None:
+    _given(board, "p")
     first = Revision(number=1, title=body["title"], text=body["text"], seq=entry.seq)
     number = board.round.number if board.round else 0
     board.proposals[body["id"]] = Proposal(id=body["id"], author=entry.actor, round=number, revisions=(first,))
@@ -153,6 +208,7 @@ def _revision(board: Board, entry: Entry, body: Body) -> None:
 
 
 def _critique(board: Board, entry: Entry, body: Body) -> None:
+    _given(board, "c")
     critique = Critique(
         id=body["id"],
         author=entry.actor,
@@ -180,11 +236,13 @@ def _vote(board: Board, entry: Entry, body: Body) -> None:
 
 
 def _message(board: Board, entry: Entry, body: Body) -> None:
+    _given(board, "m")
     message = Message(id=body["id"], sender=entry.actor, to=body["to"], content=body["content"], seq=entry.seq)
     board.messages = (*board.messages, message)
 
 
 def _solution(board: Board, entry: Entry, body: Body) -> None:
+    _given(board, "x")
     board.solutions[body["id"]] = Solution(
         id=body["id"],
         author=entry.actor,
@@ -197,6 +255,7 @@ def _solution(board: Board, entry: Entry, body: Body) -> None:
 
 
 def _subtask(board: Board, entry: Entry, body: Body) -> None:
+    _given(board, "s")
     board.subtasks[body["id"]] = Subtask(
         id=body["id"],
         title=body["title"],
@@ -234,17 +293,31 @@ def _round(board: Board, entry: Entry, body: Body) -> None:
         timeout=body["timeout"],
     )
     board.last_progress = entry.at
+    board.replacements.clear()
+    board.max_tokens = body.get("max_tokens", board.max_tokens)
+    board.max_nanousd = body.get("max_cost_nanousd", board.max_nanousd)
     for agent in board.agents.values():
         model = body["models"].get(agent.role.value, agent.model)
-        anew = {"turns": 0, "seen": -1, "faults": (), "violated": False, "endpoint_fault": None, "refused": None}
-        _change(board, agent.agent_id, model=model, **anew)
+        _change(board, agent.agent_id, model=model, turns=0, seen=-1, **_ERRORS_ANEW)
+
+
+_ERRORS_ANEW: Mapping[str, Any] = {
+    "faults": (),
+    "violations": 0,
+    "outages": 0,
+    "complaints": (),
+    "endpoint_fault": None,
+    "refused": None,
+    "out_of_budget": None,
+}
 
 
 def _resumed(board: Board, _: Entry, body: Body) -> None:
     if board.round and body["deadline"]:
         board.round = replace(board.round, deadline=body["deadline"])
+    board.replacements.clear()
     for agent in board.agents.values():
-        _change(board, agent.agent_id, faults=(), violated=False, endpoint_fault=None, refused=None)
+        _change(board, agent.agent_id, **_ERRORS_ANEW)
 
 
 def _guidance(board: Board, _: Entry, body: Body) -> None:
@@ -285,7 +358,33 @@ def _consensus(board: Board, _: Entry, body: Body) -> None:
 
 
 def _checkpoint(board: Board, _: Entry, body: Body) -> None:
+    board.snapshots[body["to_seq"]] = board.forked()
     board.checkpoints = (*board.checkpoints, body["name"])
+
+
+_NEVER_REWOUND = (
+    "seq",
+    "at",
+    "attempt",
+    "spending",
+    "max_tokens",
+    "max_nanousd",
+    "turns",
+    "turns_of",
+    "errors_of",
+    "checkpoints",
+    "ids",
+    "snapshots",
+)
+"""What was spent, counted and given out stays, wherever the pipeline goes on from."""
+
+
+def _rewound(board: Board, _: Entry, body: Body) -> None:
+    former = board.snapshots[body["to_seq"]].forked()
+    for name, value in vars(former).items():
+        if name not in _NEVER_REWOUND:
+            setattr(board, name, value)
+    board.open_turns = {}
 
 
 _FOLDS: Mapping[Kind, Callable[[Board, Entry, Body], None]] = {
@@ -294,7 +393,10 @@ _FOLDS: Mapping[Kind, Callable[[Board, Entry, Body], None]] = {
     Kind.PHASE_STARTED: _phase,
     Kind.STATUS: _status,
     Kind.AGENT_SPAWNED: _agent_spawned,
+    Kind.MANDATE: _mandate,
     Kind.AGENT_STATUS: _agent_status,
+    Kind.BUDGET: _budget,
+    Kind.STOPPED: _stopped,
     Kind.TURN_BEGUN: _turn_begun,
     Kind.TURN_ENDED: _turn_ended,
     Kind.FINDING: _finding,
@@ -316,4 +418,5 @@ _FOLDS: Mapping[Kind, Callable[[Board, Entry, Body], None]] = {
     Kind.REPORT: _report,
     Kind.CONSENSUS: _consensus,
     Kind.CHECKPOINT: _checkpoint,
+    Kind.REWOUND: _rewound,
 }

@@ -10,6 +10,43 @@ from trilogue.pipeline import Phase
 
 
 @dataclass(frozen=True, kw_only=True)
+class Amount:
+    """Tokens and money, in billionths of a dollar."""
+
+    tokens: int = 0
+    nanousd: int = 0
+
+    def __add__(self, other: "Amount") -> "Amount":
+        return Amount(tokens=self.tokens + other.tokens, nanousd=self.nanousd + other.nanousd)
+
+    def __sub__(self, other: "Amount") -> "Amount":
+        return Amount(tokens=self.tokens - other.tokens, nanousd=self.nanousd - other.nanousd)
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "Amount":
+        return cls(tokens=body["tokens"], nanousd=body["cost_nanousd"])
+
+    def as_json(self) -> dict[str, int]:
+        return {"tokens": self.tokens, "cost_nanousd": self.nanousd}
+
+
+NOTHING = Amount()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spending:
+    """What somebody has spent, and what turns under way have reserved.
+
+    Attributes:
+        estimated: part of it was charged whole because nobody knows what became of a call.
+    """
+
+    spent: Amount = NOTHING
+    reserved: Amount = NOTHING
+    estimated: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Agent:
     """One participant as the board knows it.
 
@@ -17,8 +54,12 @@ class Agent:
         turns: ended turns of the present round that count towards the turn limit.
         seen: the `seq` that its last acted turn saw; -1 when it has not acted in this round.
         faults: fingerprints of the errors that count against it, oldest first, of this round.
+        violations: its procedure violations, which are among the faults.
+        outages: times that its endpoint went away under it, whatever its last retry; an outage counts once.
+        complaints: what it was told of its errors, oldest first.
         endpoint_fault: why its last call failed, where that was the endpoint's fault.
         refused: why the endpoint turned its call down for good (key, credit, unknown model).
+        out_of_budget: why it may begin no other turn in this round.
     """
 
     agent_id: str
@@ -30,9 +71,12 @@ class Agent:
     turns: int = 0
     seen: int = -1
     faults: tuple[str, ...] = ()
-    violated: bool = False
+    violations: int = 0
+    outages: int = 0
+    complaints: tuple[str, ...] = ()
     endpoint_fault: str | None = None
     refused: str | None = None
+    out_of_budget: str | None = None
 
     @property
     def revoked(self) -> bool:
@@ -154,6 +198,9 @@ class OpenTurn:
     round: int
     begun_seq: int
     seen: int
+    models: tuple[str, ...]
+    max_tokens: int
+    reserved: Amount
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,11 +4,13 @@ Only `trilogue.board.folding` changes a `Board`; what follows from it is compute
 """
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
-from trilogue.agent import NEGOTIATORS, Role
+from trilogue.agent import NEGOTIATORS, Mandate, Role
 from trilogue.board.items import (
+    NOTHING,
     Agent,
     Critique,
     Finding,
@@ -20,6 +22,7 @@ from trilogue.board.items import (
     Round,
     Ruling,
     Solution,
+    Spending,
     Subtask,
     Vote,
 )
@@ -29,7 +32,12 @@ from trilogue.pipeline import Phase, Status
 
 @dataclass(kw_only=True)
 class Board:
-    """What all entries up to `seq` come to."""
+    """What all entries up to `seq` come to.
+
+    Attributes:
+        ids: how many ids of a letter (`f`, `p`, `c`, …) were given out, so that none is given twice.
+        snapshots: the board as it stood at each checkpoint's `to_seq`, for `rewound`.
+    """
 
     spec: Mapping[str, Any] = field(default_factory=dict)
     seq: int = 0
@@ -40,6 +48,11 @@ class Board:
     phases: tuple[PhaseSpan, ...] = ()
     round: Round | None = None
     agents: dict[str, Agent] = field(default_factory=dict)
+    mandates: dict[str, Mandate] = field(default_factory=dict)
+    replacements: dict[Role, int] = field(default_factory=dict)
+    spending: dict[str, Spending] = field(default_factory=dict)
+    max_tokens: int | None = None
+    max_nanousd: int | None = None
     contexts: dict[str, str] = field(default_factory=dict)
     findings: dict[str, Finding] = field(default_factory=dict)
     proposals: dict[str, Proposal] = field(default_factory=dict)
@@ -63,10 +76,21 @@ class Board:
     last_progress: Micros = 0
     last_mediation: Micros = 0
     last_news: dict[str, int] = field(default_factory=dict)
+    ids: dict[str, int] = field(default_factory=dict)
+    snapshots: "dict[int, Board]" = field(default_factory=dict)
 
     @property
     def phase(self) -> Phase:
         return self.phases[-1].phase if self.phases else Phase.SPAWN
+
+    def forked(self) -> "Board":
+        """A board that goes its own way; what lies on it is frozen and shared."""
+        other = copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, dict):
+                setattr(other, name, dict(value))
+        other.snapshots = {}
+        return other
 
     # Who takes part
 
@@ -83,6 +107,19 @@ class Board:
         """ALPHA, BETA or GAMMA for an agent's id; any other actor as it is."""
         agent = self.agents.get(agent_id)
         return agent.role.value if agent else agent_id
+
+    def spending_of(self, agent_id: str) -> Spending:
+        """What an agent has spent and reserved."""
+        return self.spending.get(agent_id, Spending())
+
+    def spending_in_all(self) -> Spending:
+        """What the pipeline has spent and reserved."""
+        every = self.spending.values()
+        return Spending(
+            spent=sum((one.spent for one in every), NOTHING),
+            reserved=sum((one.reserved for one in every), NOTHING),
+            estimated=any(one.estimated for one in every),
+        )
 
     def turn_of(self, agent_id: str) -> OpenTurn | None:
         """The agent's turn that has begun and not ended."""

@@ -17,7 +17,9 @@ blocks_app = typer.Typer(
     help="Prefect blocks: VaultSecrets, Dragonfly, OpenRouter, LedgerDatabase.", no_args_is_help=True
 )
 db_app = typer.Typer(help="The ledger's database.", no_args_is_help=True)
-checkpoints_app = typer.Typer(help="Named states of a pipeline, to look at and to compare.", no_args_is_help=True)
+checkpoints_app = typer.Typer(
+    help="Named states of a pipeline, to look at, to compare and to go on from.", no_args_is_help=True
+)
 app.add_typer(checkpoints_app, name="checkpoints")
 app.add_typer(blocks_app, name="blocks")
 app.add_typer(db_app, name="db")
@@ -34,6 +36,8 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout,
 PipelineRef = Annotated[str, typer.Argument(metavar="ID", help="A pipeline's id, or the beginning of it.")]
 Mode = Annotated[ModeName | None, typer.Option(help="Where models are called. Default: what is configured.")]
 Model = Annotated[str | None, typer.Option(help="The model of all agents, such as anthropic/claude-sonnet-4.")]
+MaxTokens = Annotated[int | None, typer.Option(help="Tokens that each agent may spend in all. Default: 200,000.")]
+MaxCost = Annotated[float | None, typer.Option(help="US dollars that the pipeline may spend in all. Default: 2.")]
 Timeout = Annotated[float | None, typer.Option(help="Seconds that a round of negotiation may take.")]
 
 
@@ -66,6 +70,15 @@ def run(
     ] = None,
     timeout: Timeout = None,
     agent_timeout: Annotated[float | None, typer.Option(help="Seconds that each agent may research.")] = None,
+    max_tokens: MaxTokens = None,
+    max_cost: MaxCost = None,
+    errors: Annotated[
+        str | None,
+        typer.Option(metavar="ALL/ALIKE/VIOLATIONS", help="Errors that take an agent out. Default: 8/2/1."),
+    ] = None,
+    replacements: Annotated[
+        int | None, typer.Option(help="How often in a round an agent that was taken out is replaced. Default: 0.")
+    ] = None,
     context: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="A text given to both agents; repeatable.")
     ] = None,
@@ -87,6 +100,10 @@ def run(
         models=read_models(model_for or []),
         timeout=timeout,
         agent_timeout=agent_timeout,
+        max_tokens=max_tokens,
+        max_cost=max_cost,
+        errors=errors,
+        replacements=replacements,
         context=read_documents(context or []),
         project=project,
         labels=tuple(label or ()),
@@ -101,6 +118,8 @@ def continue_(
     mode: Mode = None,
     model: Model = None,
     timeout: Timeout = None,
+    max_tokens: MaxTokens = None,
+    max_cost: MaxCost = None,
     reason: Annotated[str | None, typer.Option(help="Why; kept on record.")] = None,
     guidance: Annotated[str | None, typer.Option(help="What the agents should heed.")] = None,
     as_json: Json = False,
@@ -110,7 +129,13 @@ def continue_(
     from trilogue.spec import checked_round  # noqa: PLC0415
 
     asked = checked_round(
-        mode=mode.value if mode else None, model=model, timeout=timeout, reason=reason, guidance=guidance
+        mode=mode.value if mode else None,
+        model=model,
+        timeout=timeout,
+        max_tokens=max_tokens,
+        max_cost=max_cost,
+        reason=reason,
+        guidance=guidance,
     )
     raise typer.Exit(carrying.continue_(pipeline, asked, as_json=as_json))
 
@@ -176,6 +201,19 @@ def checkpoints_diff(pipeline: PipelineRef, first: CheckpointRef, second: Checkp
     from trilogue.cli import history  # noqa: PLC0415
 
     history.diff_checkpoints(pipeline, first, second, as_json=as_json)
+
+
+@checkpoints_app.command("resume")
+def checkpoints_resume(
+    pipeline: PipelineRef,
+    name: CheckpointRef,
+    reason: Annotated[str, typer.Option(help="Why; needed where it was stopped, and kept on record.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Go on from a checkpoint: everything after it is undone, except what it cost."""
+    from trilogue.cli import carrying  # noqa: PLC0415
+
+    raise typer.Exit(carrying.rewind(pipeline, name, reason, as_json=as_json))
 
 
 @app.command()

@@ -78,12 +78,7 @@ def resume(given: str, reason: str, *, as_json: bool) -> int:
     pipeline_id = row.pipeline_id
     if row.status.ended:
         check_resumable(board, reason)
-    if row.leased:
-        raise Conflict(
-            f"pipeline {pipeline_id!r} is being worked on, or was until {load_settings().lease_seconds:g} s ago; "
-            f"`trilogue watch {pipeline_id}` shows it",
-            code="leased",
-        )
+    _refuse_leased(row)
     spec = PipelineSpec(objective=row.objective, auto_continue=bool(row.spec["auto_continue"]))
 
     async def start(services: "Services") -> Work:
@@ -92,6 +87,43 @@ def resume(given: str, reason: str, *, as_json: bool) -> int:
         return Work(pipeline_id=pipeline_id, seen=board.seq, flow=lambda: launch.carry(pipeline_id, spec))
 
     return _carried(start, as_json=as_json)
+
+
+def rewind(given: str, name: str, reason: str, *, as_json: bool) -> int:
+    """Go on from a checkpoint. Returns the exit code."""
+    from trilogue.cli.history import checkpoint_of
+    from trilogue.cli.reading import everything, with_ledger
+    from trilogue.phases import check_resumable, check_rewindable
+
+    row, board, _ = with_ledger(lambda ledger: everything(ledger, given))
+    chosen = with_ledger(lambda ledger: checkpoint_of(ledger, row.pipeline_id, name))
+    check_rewindable(board, chosen.to_seq)
+    former = board.snapshots[chosen.to_seq]
+    if former.status in {Status.FAILED, Status.STOPPED}:
+        check_resumable(former, reason)
+    _refuse_leased(row)
+    pipeline_id = row.pipeline_id
+    spec = PipelineSpec(objective=row.objective, auto_continue=bool(row.spec["auto_continue"]))
+
+    async def start(services: "Services") -> Work:
+        at = await services.rewind(pipeline_id, chosen.to_seq, chosen.name, reason)
+        if at.status in {Status.FAILED, Status.STOPPED}:
+            await services.resume(pipeline_id, reason)
+        if at.status.continuable and at.status is not Status.REPORT:
+            asked = RoundSpec(reason=reason)
+            return Work(pipeline_id=pipeline_id, seen=board.seq, flow=lambda: launch.carry_on(pipeline_id, asked))
+        return Work(pipeline_id=pipeline_id, seen=board.seq, flow=lambda: launch.carry(pipeline_id, spec))
+
+    return _carried(start, as_json=as_json)
+
+
+def _refuse_leased(row: "PipelineRow") -> None:
+    if row.leased:
+        raise Conflict(
+            f"pipeline {row.pipeline_id!r} is being worked on, or was until {load_settings().lease_seconds:g} s ago; "
+            f"`trilogue watch {row.pipeline_id}` shows it",
+            code="leased",
+        )
 
 
 def watch(given: str) -> int:
@@ -146,6 +178,29 @@ def _ending_like_ctrl_c() -> Iterator[None]:
 
 
 async def _side_by_side(start: Start, view: View, ui: str | None) -> Carried:
+    with _sigterm_reaches_the_loop():
+        return await _watched(start, view, ui)
+
+
+@contextmanager
+def _sigterm_reaches_the_loop() -> Iterator[None]:
+    """From a flow's start until its first line Prefect answers SIGTERM, by an exception that can get lost.
+
+    What an event loop was told of a signal it does whoever else has a handler for it.
+    """
+    loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
+    if not callable(before):
+        yield  # whoever started us ignores it
+        return
+    loop.add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, before)
+
+
+async def _watched(start: Start, view: View, ui: str | None) -> Carried:
     from trilogue.cli.reading import everything
     from trilogue.ledger.opening import TENANT
 

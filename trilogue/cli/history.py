@@ -96,6 +96,11 @@ def replay(given: str, *, until: int | None, json_wanted: bool) -> None:
         console.print(summary)
 
 
+async def checkpoint_of(ledger: Ledger, given: str, name: str) -> CheckpointRow:
+    """The latest checkpoint of a name, or the one that stands at a `seq`. Raises `NotFound`."""
+    return _named(await _checkpoints(ledger, given), name)
+
+
 async def _checkpoints(ledger: Ledger, given: str) -> list[CheckpointRow]:
     return await ledger.checkpoints(TENANT, await find(ledger, given))
 

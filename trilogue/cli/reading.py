@@ -21,7 +21,7 @@ from trilogue.errors import Invalid, NotFound
 from trilogue.launch import effective
 from trilogue.ledger import Ledger, PipelineRow, UsageRow
 from trilogue.ledger.opening import TENANT, open_ledger
-from trilogue.models.question import NANOUSD_PER_USD
+from trilogue.money import USD
 from trilogue.outcome import list_item, outcome_json, result_markdown
 from trilogue.pipeline import Status
 from trilogue.settings import load_settings
@@ -77,13 +77,14 @@ def status(given: str, *, as_json: bool) -> None:
     phases = table("phase", "started (UTC)", "seconds")
     for phase in document["phases"]:
         phases.add_row(phase["phase"], _moment(phase["started_at"]), cut(f"{phase['seconds']:.1f}"))
-    agents = table("agent", "status", "turns", "tokens in/out", "cost", "errors", "model")
+    agents = table("agent", "status", "turns", "tokens in/out", "of budget", "cost", "errors", "model")
     for agent in document["agents"]:
         agents.add_row(
             agent["agent_id"],
             agent["status"],
             str(agent["turns"]),
             f"{agent['tokens']['input']:,}/{agent['tokens']['output']:,}",
+            _share(agent["budget"]),
             cost(agent["cost_usd"]),
             str(agent["errors"]),
             cut(agent["model"]),
@@ -92,6 +93,7 @@ def status(given: str, *, as_json: bool) -> None:
     if document["agents"]:
         console.print()
         console.print(agents)
+        console.print(Text(_money(document["budget"]), style="dim"))
     for mediation in document["mediation"]:
         console.print(Text(f"mediation by {mediation['trigger']}: {inert(mediation['outcome'] or 'under way')}"))
     console.print(Text(f"{row.head_seq} entries in the ledger, the last with hash {row.head_hash[:16]}…", style="dim"))
@@ -126,6 +128,19 @@ def cost(usd: float | None) -> str:
     return "unknown" if usd is None else f"${usd:.4f}"
 
 
+def _share(budget: dict[str, Any]) -> str:
+    """How much of its tokens an agent was charged with; `~` where a call's end is not known."""
+    if not budget["tokens"]:
+        return "–" if budget["tokens"] is None else "100 %"
+    return f"{'~' if budget['estimated'] else ''}{budget['spent'] / budget['tokens']:.0%}"
+
+
+def _money(budget: dict[str, Any]) -> str:
+    about = "about " if budget["estimated"] else ""
+    limit = "no limit" if budget["cost_usd"] is None else f"{cost(budget['cost_usd'])} allowed"
+    return f"charged {about}{cost(budget['spent_usd'])}, {limit}"
+
+
 def _moment(iso: str) -> str:
     return f"{iso[:10]} {iso[11:19]}"
 
@@ -138,7 +153,8 @@ def advice_for(row: PipelineRow, board: Board) -> str | None:
         reasons = "; ".join(board.report["continuation"]["reasons"]) if board.report else ""
         return f"held at REPORT ({reasons or 'interrupted'}); `trilogue continue {row.pipeline_id}` goes on"
     if row.status.continuable:
-        return f"`trilogue continue {row.pipeline_id}` begins another round"
+        more = " --max-tokens N` or `--max-cost USD" if board.error and board.error["code"] == "budget_spent" else ""
+        return f"`trilogue continue {row.pipeline_id}{more}` begins another round"
     return None
 
 
@@ -164,6 +180,8 @@ def list_(*, state: str | None, project: str | None, limit: int, cursor: str | N
         created = _moment(list_item(row)["created_at"])
         rows.add_row(row.pipeline_id, standing(row), created, cut(row.objective))
     console.print(rows)
+    if any(row.orphaned for row in page.items):
+        console.print(Text("orphaned: nobody works on it; `trilogue resume ID` takes it up", style="dim"))
     if page.next:
         console.print(Text(f"more: trilogue list --cursor {page.next}", style="dim"), soft_wrap=True)
 
@@ -230,7 +248,7 @@ def show_outcome(row: PipelineRow, board: Board, usage: list[UsageRow]) -> None:
 
 def _summary(board: Board, usage: list[UsageRow]) -> str:
     spent = [agent.cost_nanousd for agent in usage]
-    total = None if any(one is None for one in spent) else sum(one or 0 for one in spent) / NANOUSD_PER_USD
+    total = None if any(one is None for one in spent) else sum(one or 0 for one in spent) / USD
     tokens = sum(agent.input_tokens + agent.output_tokens for agent in usage)
     seconds = (board.at - board.phases[0].started_at) / SECOND
     return f"{seconds:.1f} s, {board.turns} turns, {tokens:,} tokens, cost {cost(total)}"

@@ -8,6 +8,7 @@ from rich.text import Text
 from trilogue.actions import clean
 from trilogue.board import Board
 from trilogue.entry import PERSON, SYSTEM, Entry, Kind
+from trilogue.governance.handoff import REPLACEMENT
 from trilogue.pipeline import Status
 
 STATUS_STYLES = {
@@ -62,7 +63,8 @@ def _words(entry: Entry) -> str | Text | None:
         case Kind.PHASE_STARTED:
             return Text(f"── {body['phase']} ──", style="bold")
         case Kind.AGENT_SPAWNED:
-            because = f" because of {body['reason']}" if body.get("reason") else ""
+            why = body.get("reason")
+            because = " as a replacement" if why == REPLACEMENT else f" because of {why}" if why else ""
             return f"{body['agent_id']} joins as {body['role']} with {inert(body['model'])}{because}"
         case Kind.CONTEXT:
             return f"both agents are given {short(body['name'])}"
@@ -96,6 +98,11 @@ def _words(entry: Entry) -> str | Text | None:
             return f"mediation ended: {inert(body['outcome'])}"
         case Kind.GUIDANCE:
             return f"guidance: {said(body['text'])}"
+        case Kind.REWOUND:
+            why = f": {said(body['reason'])}" if body["reason"] else ""
+            return Text(f"back to checkpoint {body['checkpoint']} (seq {body['to_seq']}){why}", style="yellow")
+        case Kind.BUDGET:
+            return Text(f"budget: {said(body['message'])}", style="red" if body["verdict"] == "stop" else "yellow")
         case Kind.VIOLATION:
             return Text(f"violation by {body['agent_id']}: {said(body['reason'])}", style="red")
         case Kind.HANDOFF:

@@ -3,13 +3,15 @@
 import asyncio
 from functools import partial
 
-from trilogue.agent import TIER_OF, AgentStatus, Role
+from trilogue.agent import AgentStatus, Role
 from trilogue.board import Board
 from trilogue.clock import SECOND, Micros
 from trilogue.deliberation.room import Room
-from trilogue.deliberation.rounds import round_end
-from trilogue.deliberation.turns import ENDPOINT, lost_turns, take_turn
+from trilogue.deliberation.rounds import room_in_the_budget, round_end
+from trilogue.deliberation.turns import ENDPOINT, HELD, lost_turns, take_turn
 from trilogue.entry import Draft, Kind
+from trilogue.governance.handoff import spawned
+from trilogue.governance.mandates import issued
 from trilogue.mediation import Due, Trigger, due, quiet_since, stuck_at
 from trilogue.pipeline import Phase
 
@@ -77,14 +79,17 @@ async def _turns(room: Room, agent_id: str, trigger: Trigger) -> str:
             continue
         if round_end(board, room.rules):
             return NOT_NEEDED
-        if agent.revoked or agent.refused:
-            return f"failed: {agent.refused or 'revoked'}"
+        if agent.revoked or agent.refused or agent.out_of_budget:
+            return f"failed: {agent.refused or agent.out_of_budget or 'revoked'}"
         if agent.turns >= _MOST_TURNS:
             return "failed: no usable answer"
         if _pending(board):
             await room.changed(after=board.seq)
             continue
-        if await take_turn(room, agent, Phase.ORCHESTRATE, trigger, unless=lambda b: _idle(room, b)) == ENDPOINT:
+        outcome = await take_turn(room, agent, Phase.ORCHESTRATE, trigger, unless=lambda b: _idle(room, b))
+        if outcome == HELD:
+            await room_in_the_budget(room)
+        elif outcome == ENDPOINT:
             await asyncio.sleep(wait)
             wait = min(wait * 2, room.rules.longest_fault_wait)
     return product
@@ -116,19 +121,13 @@ def _opening(room: Room, board: Board, trigger: Trigger) -> list[Draft]:
     struck = due(board, _working_time(room, board), room.rules.thresholds)
     if struck is None or struck.trigger is not trigger or round_end(board, room.rules):
         return []
+    assert board.round is not None
     number = len(board.mediations) + 1
     evidence = {"mediation": number, "trigger": trigger.value, "evidence": dict(struck.evidence)}
-    spawned = {
-        "agent_id": _gamma(number),
-        "role": Role.GAMMA.value,
-        "tier": int(TIER_OF[Role.GAMMA]),
-        "runtime": "python",
-        "model": room.model_for(Role.GAMMA),
-        "reason": struck.trigger.value,
-    }
     return [
         Draft(kind=Kind.MEDIATION_STARTED, body=evidence),
-        Draft(kind=Kind.AGENT_SPAWNED, body=spawned),
+        spawned(_gamma(number), Role.GAMMA, room.model_for(Role.GAMMA), reason=trigger.value),
+        issued(board, _gamma(number), Role.GAMMA, until=board.round.deadline, trigger=trigger),
     ]
 
 

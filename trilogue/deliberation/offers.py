@@ -4,7 +4,6 @@ from trilogue.actions import ActionKind, Offer
 from trilogue.agent import NEGOTIATORS, Role
 from trilogue.board import Agent, Board
 from trilogue.governance.policy import permitted
-from trilogue.mediation import Trigger
 from trilogue.pipeline import Phase
 
 
@@ -13,9 +12,9 @@ def alone(board: Board) -> bool:
     return len(board.voters()) == 1
 
 
-def offer(board: Board, agent: Agent, phase: Phase, trigger: Trigger | None = None) -> Offer:
-    """The offer for the agent's next turn; `trigger` is what GAMMA was called for."""
-    mandate = permitted(agent, phase, trigger)
+def offer(board: Board, agent: Agent, phase: Phase) -> Offer:
+    """The offer for the agent's next turn."""
+    mandate = permitted(board.mandates[agent.agent_id], phase)
     if phase is Phase.RUN:
         return Offer(mandate=mandate, actions=frozenset({ActionKind.FIND}))
     if agent.role is Role.GAMMA:

@@ -10,7 +10,7 @@ from trilogue.board import Agent, Board, OpenTurn
 from trilogue.clock import Micros
 from trilogue.entry import Draft
 from trilogue.errors import TrilogueError
-from trilogue.governance.errorbudget import ErrorBudget
+from trilogue.governance.budgets import Need, Settlement
 from trilogue.mediation import Thresholds, Trigger
 from trilogue.pipeline import Phase
 
@@ -20,7 +20,6 @@ class Rules:
     """The limits under which a pipeline's agents work. Durations are seconds."""
 
     thresholds: Thresholds
-    errors: ErrorBudget = field(default_factory=ErrorBudget)
     agent_timeout: float
     fault_wait: float = 1.0
     longest_fault_wait: float = 5.0
@@ -32,11 +31,13 @@ class Answer:
 
     Attributes:
         spent: the keys `model`, `usage`, `cost_nanousd`, `calls`, `repaired` of a `turn_ended` body.
+        settled: what the call is charged with; None where its outcome is unknown, which charges its reservation.
     """
 
     actions: tuple[Action, ...] = ()
     error: TrilogueError | None = None
     spent: Mapping[str, Any] = field(default_factory=dict)
+    settled: Settlement | None = None
 
 
 class Room(Protocol):
@@ -53,6 +54,12 @@ class Room(Protocol):
 
     def fault(self) -> str | None:
         """What the last call to the model endpoint failed of; None where it answered."""
+
+    async def ready(self) -> None:
+        """Know what the round's models cost; called before each turn, and cheap after the first time."""
+
+    def needs(self, agent: Agent, prompt: str, offer: Offer, /) -> Sequence[Need]:
+        """What the agent's next turn would take: with its own model, then with each cheaper one that may stand in."""
 
     async def append(self, build: Callable[[Board], Sequence[Draft]]) -> None:
         """Append what `build` makes of the board as committed at that moment; ids come from there.

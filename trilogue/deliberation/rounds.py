@@ -15,10 +15,13 @@ from trilogue.board import Agent, Board, Proposal, Ruling, Solution
 from trilogue.clock import SECOND, Micros
 from trilogue.deliberation.offers import alone
 from trilogue.deliberation.room import Room, Rules
-from trilogue.deliberation.turns import ENDPOINT, lost_turns, take_turn
+from trilogue.deliberation.turns import ENDPOINT, HELD, lost_turns, take_turn
 from trilogue.entry import Draft, Kind
-from trilogue.mediation import Trigger, all_waiting, due, exhausted
+from trilogue.mediation import Trigger, all_waiting, due, exhausted, out_of_turns
 from trilogue.pipeline import Phase, Status
+
+_LOOK_AGAIN = SECOND // 4
+"""Other pipelines give no notice when they settle what they had reserved of the tenant's budget."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +71,7 @@ def _deadlock(board: Board, rules: Rules) -> RoundEnd | None:
     if board.mediation() or board.open_turns:
         return None
     if exhausted(board, limit) and not _conflict_due(board, rules):
-        return RoundEnd(
+        return _out_of_budget(board) or RoundEnd(
             status=Status.ORCHESTRATION_FAILED,
             code="turns_used_up",
             message=f"no agreement within {limit} turns an agent",
@@ -81,12 +84,20 @@ def _deadlock(board: Board, rules: Rules) -> RoundEnd | None:
             message="two proposals were agreed at once and the mediator made no ruling",
         )
     if not board.agreed() and all_waiting(board, limit) and Trigger.STUCK in used and not _due(board, rules):
-        return RoundEnd(
+        return _out_of_budget(board) or RoundEnd(
             status=Status.ORCHESTRATION_FAILED,
             code="no_agreement",
             message="every agent waits for another and the mediator has been heard",
         )
     return None
+
+
+def _out_of_budget(board: Board) -> RoundEnd | None:
+    """The end of a round in which some agent could not go on because its budget, or the pipeline's, was spent."""
+    spent = next((agent.out_of_budget for agent in board.voters() if agent.out_of_budget), None)
+    if spent is None:
+        return None
+    return RoundEnd(status=Status.ORCHESTRATION_FAILED, code="budget_spent", message=f"no agreement: {spent}")
 
 
 def _due(board: Board, rules: Rules) -> bool:
@@ -206,14 +217,16 @@ def _uncontested(solution: Solution) -> dict[str, Any]:
     )
 
 
-async def research(room: Room, role: Role, deadline: Micros) -> AgentStatus:
-    """An agent's part in RUN: turns until one has brought findings, or the agent is out, or `deadline`.
+async def research(room: Room, role: Role) -> AgentStatus:
+    """An agent's part in RUN: turns until one has brought findings, or the agent is out, or its mandate expires.
 
     Returns the agent's status; taken up again it goes on from what the board says.
     """
     status = AgentStatus.COMPLETED
+    agent = room.board.agent_in(role)
+    assert agent is not None
     try:
-        async with asyncio.timeout(_remaining(room, deadline)):
+        async with asyncio.timeout(_remaining(room, room.board.mandates[agent.agent_id].expires_at)):
             await asyncio.sleep(0)  # a deadline that is past strikes here, before a turn begins
             await _turns(room, role, Phase.RUN, lambda agent, _: agent.turns > 0 and agent.seen >= 0)
     except TimeoutError:
@@ -225,7 +238,7 @@ async def research(room: Room, role: Role, deadline: Micros) -> AgentStatus:
     def settle(board: Board) -> list[Draft]:
         # Asked of the board as committed: a revocation may have been on its way when the deadline came.
         known = board.agents[agent_id]
-        reason = known.refused or known.endpoint_fault or ""
+        reason = known.refused or known.out_of_budget or known.endpoint_fault or ""
         return [] if known.status.settled else [_agent_status(agent_id, status, reason)]
 
     await room.append(settle)
@@ -256,17 +269,27 @@ async def _turns(room: Room, role: Role, phase: Phase, done: Callable[[Agent, Bo
         agent = board.agent_in(role)
         if agent is None or agent.revoked or agent.refused or done(agent, board):
             return
+        if agent.out_of_budget and phase is Phase.RUN:
+            return
         if board.turn_of(agent.agent_id):  # its task run failed in the middle of it, and runs again
             await room.append(partial(lost_turns, agent_id=agent.agent_id))
             continue
         if not _may_begin(board, agent, phase, room.rules):
             await room.changed(after=board.seq)
             continue
-        if await take_turn(room, agent, phase, unless=lambda board: not _begins(room, board, role, phase)) == ENDPOINT:
+        outcome = await take_turn(room, agent, phase, unless=lambda board: not _begins(room, board, role, phase))
+        if outcome == HELD:
+            await room_in_the_budget(room)
+        elif outcome == ENDPOINT:
             await asyncio.sleep(wait)
             wait = min(wait * 2, room.rules.longest_fault_wait)
         else:
             wait = room.rules.fault_wait
+
+
+async def room_in_the_budget(room: Room) -> None:
+    """Wait until the reservations that stand in the way may have gone: by a commit here, or by other pipelines."""
+    await room.changed(after=room.board.seq, until=room.now() + _LOOK_AGAIN)
 
 
 def _begins(room: Room, board: Board, role: Role, phase: Phase) -> bool:
@@ -279,7 +302,7 @@ def _may_begin(board: Board, agent: Agent, phase: Phase, rules: Rules) -> bool:
     """In RUN always. In ORCHESTRATE not while it waits, has no turn left, or an agreement is about to be decided."""
     if phase is Phase.RUN:
         return True
-    return not (board.agreed() or board.waiting(agent) or agent.turns >= rules.thresholds.turn_limit)
+    return not (board.agreed() or board.waiting(agent) or out_of_turns(agent, rules.thresholds.turn_limit))
 
 
 def _agent_status(agent_id: str, status: AgentStatus, reason: str) -> Draft:

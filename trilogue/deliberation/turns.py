@@ -11,30 +11,44 @@ from dataclasses import replace
 from typing import Any
 
 from trilogue.actions import Action, Critique, Decompose, Find, Message, Offer, Pass, Propose, Revise, Rule, Solve, Vote
-from trilogue.agent import AgentStatus
-from trilogue.board import Agent, Board, OpenTurn
+from trilogue.board import Agent, Amount, Board, OpenTurn
 from trilogue.deliberation.offers import offer
 from trilogue.deliberation.room import Answer, Room
 from trilogue.entry import Draft, Kind
-from trilogue.errors import EndpointFault, Malformed, TrilogueError, Unavailable, Violation
+from trilogue.errors import BudgetSpent, EndpointFault, Malformed, TrilogueError, Unavailable, Violation
+from trilogue.governance.budgets import (
+    Decision,
+    Need,
+    Settlement,
+    Verdict,
+    decide,
+    degraded,
+    out_of_tenant_budget,
+    warnings,
+)
 from trilogue.governance.errorbudget import breach, fingerprint
+from trilogue.governance.handoff import revoked
 from trilogue.mediation import Trigger
 from trilogue.pipeline import Phase
 
-NOT_BEGUN = "not_begun"
-ACTED, MALFORMED, VIOLATED, ENDPOINT, REFUSED, CANCELLED, LOST = (
+NOT_BEGUN, HELD = "not_begun", "held"
+ACTED, MALFORMED, VIOLATED, ENDPOINT, REFUSED, BUDGET, EXPIRED, CANCELLED, LOST = (
     "acted",
     "malformed",
     "violation",
     "endpoint",
     "refused",
+    "budget",
+    "expired",
     "cancelled",
     "lost",
 )
-"""Outcomes of a turn. `refused`: the endpoint turned the call down for good (key, credit, unknown model)."""
+"""Outcomes of a turn. `refused`: the endpoint turned the call down for good (key, credit, unknown model).
+`budget`: its budget was spent on the way. `expired`: its mandate had ended when it came back."""
 
 _UNTOLD = Answer(spent={"calls": 1})
 """Of a call that broke off with us nobody told what it took: unknown, not nothing."""
+_UNSENT = Answer(settled=Settlement())
 
 
 async def take_turn(
@@ -49,43 +63,80 @@ async def take_turn(
 
     Args:
         unless: asked of the very board that `turn_begun` would follow; where it holds no turn begins (`NOT_BEGUN`).
+
+    Returns:
+        One of the outcomes; `HELD` where reservations of other turns stand in the way, which will pass.
     """
+    await room.ready()
     terms, prompt = Offer(mandate=frozenset(), actions=frozenset()), ""
+    verdict = Verdict.ALLOW
 
     def begin(board: Board) -> list[Draft]:
         # What the agent sees is fixed here, on the very board that `turn_begun` names as seen.
-        nonlocal terms, prompt
-        terms = offer(board, agent, phase, trigger)
+        nonlocal terms, prompt, verdict
+        if unless(board):
+            return []
+        terms = offer(board, agent, phase)
         prompt = room.compose(agent, phase, terms, trigger)
-        return [] if unless(board) else [_begun(board, agent, phase)]
+        needs = room.needs(agent, prompt, terms)
+        decision = decide(board, agent, needs)
+        verdict = decision.verdict
+        return _beginning(board, agent, phase, needs[0], decision)
 
-    spent: Answer | None = None
+    sent: Answer = _UNSENT
     try:
-        await room.append(begin)
+        try:
+            await room.append(begin)
+        except BudgetSpent as spent:
+            return await _refused_by_the_ledger(room, agent, spent)
         turn = room.board.turn_of(agent.agent_id)
         if turn is None:
-            return NOT_BEGUN
-        spent = _UNTOLD
+            return HELD if verdict is Verdict.WAIT else NOT_BEGUN
+        sent = _UNTOLD
         answer = await room.ask(agent, turn, prompt, terms)
     except asyncio.CancelledError:
         # Also one that came while `turn_begun` was being committed: left open, it would hold up every agreement.
         # Out of the ledger's reach or fenced, the next attempt records the turn as lost.
         with contextlib.suppress(TrilogueError):
-            await asyncio.shield(room.append(lambda board: _cut_off(board, agent, spent, room.fault())))
+            await asyncio.shield(room.append(lambda board: _cut_off(board, agent, sent, room.fault())))
         raise
     outcome = _outcome(answer.error)
-    await room.append(lambda board: _closing(room, board, turn, answer, outcome, trigger))
+    if outcome == ACTED and room.now() > room.board.mandates[agent.agent_id].expires_at:
+        outcome = EXPIRED
+    await room.append(lambda board: _closing(board, turn, answer, outcome, trigger))
     return outcome
 
 
-def _cut_off(board: Board, agent: Agent, spent: Answer | None, fault: str | None) -> list[Draft]:
+def _beginning(board: Board, agent: Agent, phase: Phase, need: Need, decision: Decision) -> list[Draft]:
+    match decision.verdict:
+        case Verdict.WAIT:
+            return []
+        case Verdict.STOP:
+            return [Draft(kind=Kind.BUDGET, body=decision.told or {})]
+        case Verdict.DEGRADE:
+            told = Draft(kind=Kind.BUDGET, body=degraded(board, agent, need, decision))
+            return [told, _begun(board, agent, phase, decision)]
+        case Verdict.ALLOW:
+            return [_begun(board, agent, phase, decision)]
+
+
+async def _refused_by_the_ledger(room: Room, agent: Agent, spent: BudgetSpent) -> str:
+    """The tenant's budget, which other pipelines spend as well, has no room."""
+    if not spent.passing:
+        body = out_of_tenant_budget(agent, spent.message)
+        await room.append(lambda _: [Draft(kind=Kind.BUDGET, body=body)])
+        return NOT_BEGUN
+    return HELD
+
+
+def _cut_off(board: Board, agent: Agent, answer: Answer, fault: str | None) -> list[Draft]:
     """A turn that was cut off ends as cancelled; as the endpoint's fault where it was not to be reached till then."""
     turn = board.turn_of(agent.agent_id)
     if turn is None:
         return []
-    if spent and fault:
-        return [_ended(turn, ENDPOINT, replace(spent, error=EndpointFault(fault)))]
-    return [_ended(turn, CANCELLED, spent)]
+    if answer is not _UNSENT and fault:
+        return [_ended(turn, ENDPOINT, replace(answer, error=EndpointFault(fault)))]
+    return [_ended(turn, CANCELLED, answer)]
 
 
 def lost_turns(board: Board, agent_id: str | None = None) -> list[Draft]:
@@ -94,37 +145,47 @@ def lost_turns(board: Board, agent_id: str | None = None) -> list[Draft]:
     return [_ended(turn, LOST, _UNTOLD) for turn in left_open if agent_id in {None, turn.agent_id}]
 
 
-def _begun(board: Board, agent: Agent, phase: Phase) -> Draft:
+def _begun(board: Board, agent: Agent, phase: Phase, decision: Decision) -> Draft:
     body = {
         "turn": board.turns + 1,
         "agent_id": agent.agent_id,
         "phase": phase.value,
         "round": board.round.number if board.round else 0,
         "seen": board.seq,
-        "model": agent.model,
+        "model": decision.models[0],
+        "fallbacks": list(decision.models[1:]),
+        "max_tokens": decision.max_tokens,
+        "reserved": decision.reserved.as_json(),
     }
     return Draft(kind=Kind.TURN_BEGUN, actor=agent.agent_id, body=body)
 
 
-def _ended(turn: OpenTurn, outcome: str, answer: Answer | None = None, notes: Sequence[str] = ()) -> Draft:
+def _charged(turn: OpenTurn, answer: Answer) -> Settlement:
+    """A call of unknown outcome is charged with the whole of what its turn reserved."""
+    return answer.settled or Settlement(amount=turn.reserved, estimated=True)
+
+
+def _ended(turn: OpenTurn, outcome: str, answer: Answer, notes: Sequence[str] = ()) -> Draft:
     spent: dict[str, Any] = {"model": None, "usage": None, "cost_nanousd": None, "calls": 0, "repaired": False}
     error = None
-    if answer:
-        spent |= answer.spent
-        if answer.error:
-            error = {
-                "code": answer.error.code,
-                "message": answer.error.message,
-                "fingerprint": fingerprint(answer.error.code, answer.error.message),
-            }
+    if answer.error:
+        error = {
+            "code": answer.error.code,
+            "message": answer.error.message,
+            "fingerprint": fingerprint(answer.error.code, answer.error.message),
+        }
+    charged = _charged(turn, answer)
     body = {
         **spent,
+        **answer.spent,
         "turn": turn.turn,
         "agent_id": turn.agent_id,
         "phase": turn.phase.value,
         "round": turn.round,
         "outcome": outcome,
-        "actions": [action.action.value for action in answer.actions] if answer else [],
+        "reserved": turn.reserved.as_json(),
+        "settled": {**charged.amount.as_json(), "estimated": charged.estimated},
+        "actions": [action.action.value for action in answer.actions],
         "notes": list(notes),
         "error": error,
     }
@@ -141,54 +202,47 @@ def _outcome(error: TrilogueError | None) -> str:
             return MALFORMED
         case EndpointFault() | Unavailable():
             return ENDPOINT
+        case BudgetSpent():
+            return BUDGET
         case _:
             return REFUSED
 
 
-def _closing(
-    room: Room, board: Board, turn: OpenTurn, answer: Answer, outcome: str, trigger: Trigger | None
-) -> list[Draft]:
+def _closing(board: Board, turn: OpenTurn, answer: Answer, outcome: str, trigger: Trigger | None) -> list[Draft]:
+    if outcome == EXPIRED:
+        answer = replace(answer, actions=())
     drafts, notes = action_drafts(board, turn, answer.actions, trigger)
-    drafts.append(_ended(turn, outcome, answer, notes))
-    return drafts + _revocation(room, board, turn, answer, outcome)
-
-
-def _revocation(room: Room, board: Board, turn: OpenTurn, answer: Answer, outcome: str) -> list[Draft]:
-    """What a turn's failure does to its agent: a violation on record, and a revocation with its handoff."""
-    if outcome not in {MALFORMED, VIOLATED} or answer.error is None:
-        return []
+    if outcome == EXPIRED:
+        notes.append("refused: the mandate had expired")
     agent = board.agents[turn.agent_id]
-    drafts = []
+    drafts.append(_ended(turn, outcome, answer, notes))
+    charged = _charged(turn, answer)
+    drafts += warnings(board, agent, charged)
+    return drafts + _counted(board, agent, turn, answer.error, outcome, charged.amount)
+
+
+def _counted(
+    board: Board, agent: Agent, turn: OpenTurn, error: TrilogueError | None, outcome: str, charged: Amount
+) -> list[Draft]:
+    """What a turn's failure does to its agent: a violation on record, and a revocation with its handoff."""
+    if error is None or outcome not in {MALFORMED, VIOLATED, ENDPOINT}:
+        return []
+    drafts: list[Draft] = []
     if outcome == VIOLATED:
-        body = {"agent_id": agent.agent_id, "reason": answer.error.message, "turn": turn.turn}
+        body = {"agent_id": agent.agent_id, "reason": error.message, "turn": turn.turn}
         drafts.append(Draft(kind=Kind.VIOLATION, body=body))
-    marks = (*agent.faults, fingerprint(answer.error.code, answer.error.message))
-    why = breach(faults=marks, violated=agent.violated or outcome == VIOLATED, budget=room.rules.errors)
-    return drafts + (revoke(board, agent, why, answer.error) if why else [])
-
-
-def revoke(board: Board, agent: Agent, why: str, error: TrilogueError) -> list[Draft]:
-    """Take an agent out: its status, the failure on the board, and what it leaves to its partner."""
-    partner = next((other for other in board.voters() if other.agent_id != agent.agent_id), None)
-    return [
-        Draft(
-            kind=Kind.AGENT_STATUS,
-            body={"agent_id": agent.agent_id, "status": AgentStatus.REVOKED.value, "reason": why},
-        ),
-        Draft(kind=Kind.FAILURE, body={"agent_id": agent.agent_id, "code": error.code, "message": error.message}),
-        Draft(
-            kind=Kind.HANDOFF,
-            body={
-                "agent_id": agent.agent_id,
-                "role": agent.role.value,
-                "reason": why,
-                "to": partner.agent_id if partner else None,
-                "findings": [f.id for f in board.findings.values() if f.author == agent.agent_id],
-                "open_proposals": [p.id for p in board.open_proposals() if p.author == agent.agent_id],
-                "errors": len(agent.faults) + 1,
-            },
-        ),
-    ]
+    complaints = (*agent.complaints, f"{error.code}: {error.message}")
+    if outcome == ENDPOINT:
+        counted = replace(agent, outages=agent.outages + (agent.endpoint_fault is None), complaints=complaints)
+    else:
+        counted = replace(
+            agent,
+            faults=(*agent.faults, fingerprint(error.code, error.message)),
+            violations=agent.violations + (outcome == VIOLATED),
+            complaints=complaints,
+        )
+    why = breach(counted, board.mandates[agent.agent_id].errors)
+    return drafts + (revoked(board, counted, why, error, charged) if why else [])
 
 
 def action_drafts(
@@ -200,18 +254,11 @@ def action_drafts(
     """
     drafts: list[Draft] = []
     notes: list[str] = []
-    counts = {
-        "f": len(board.findings),
-        "p": len(board.proposals),
-        "c": len(board.critiques),
-        "m": len(board.messages),
-        "x": len(board.solutions),
-        "s": len(board.subtasks),
-    }
+    counts = dict(board.ids)
     revisions: dict[str, int] = {}
 
     def fresh(letter: str) -> str:
-        counts[letter] += 1
+        counts[letter] = counts.get(letter, 0) + 1
         return f"{letter}{counts[letter]}"
 
     def add(kind: Kind, **body: Any) -> None:

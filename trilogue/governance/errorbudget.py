@@ -3,19 +3,11 @@
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+
+from trilogue.agent import ErrorBudget
+from trilogue.board import Agent
 
 _VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ErrorBudget:
-    """How many errors an agent may make in a round before it is revoked."""
-
-    in_all: int = 8
-    of_one_fingerprint: int = 2
-    violations: int = 1
 
 
 def fingerprint(code: str, message: str) -> str:
@@ -25,13 +17,17 @@ def fingerprint(code: str, message: str) -> str:
     return f"{code}:{hashlib.sha256(normal.encode()).hexdigest()[:12]}"
 
 
-def breach(*, faults: Sequence[str], violated: bool, budget: ErrorBudget) -> str | None:
-    """Why these errors revoke an agent, in one sentence; None while they do not."""
-    if violated and budget.violations <= 1:
-        return "a procedure violation"
-    if len(faults) >= budget.in_all:
-        return f"{len(faults)} errors"
-    fault, count = max(Counter(faults).items(), key=lambda item: item[1], default=("", 0))
-    if count >= budget.of_one_fingerprint:
+def breach(agent: Agent, budget: ErrorBudget) -> str | None:
+    """Why an agent's errors revoke it, in one sentence; None while they do not.
+
+    An outage of its endpoint counts once however long it lasts, and only towards the errors in all:
+    that it comes again is not the agent's doing.
+    """
+    if agent.violations >= budget.violations:
+        return "a procedure violation" if agent.violations == 1 else f"{agent.violations} procedure violations"
+    if (errors := len(agent.faults) + agent.outages) >= budget.in_all:
+        return f"{errors} errors"
+    fault, count = max(Counter(agent.faults).items(), key=lambda item: item[1], default=("", 0))
+    if count >= budget.alike:
         return f"{count} errors of one kind ({fault.split(':')[0]})"
     return None

@@ -1,8 +1,12 @@
-"""Which kinds of action an agent may take: by tier, phase and, for the mediator, by trigger."""
+"""Which kinds of action an agent may take: by tier, phase and, for the mediator, by trigger.
+
+Decided once, when the mandate is issued; from then on the mandate is asked.
+"""
+
+from collections.abc import Mapping
 
 from trilogue.actions import ActionKind
-from trilogue.agent import Role, Tier
-from trilogue.board import Agent
+from trilogue.agent import Mandate, Role, Tier
 from trilogue.mediation import Trigger
 from trilogue.pipeline import Phase
 
@@ -22,12 +26,15 @@ _BY_TRIGGER = {
 }
 
 
-def permitted(agent: Agent, phase: Phase, trigger: Trigger | None = None) -> frozenset[ActionKind]:
-    """The kinds of action within the agent's mandate; every other one is a procedure violation.
+def granted(role: Role, tier: Tier, trigger: Trigger | None = None) -> Mapping[str, tuple[str, ...]]:
+    """The kinds of action that a mandate holds, by phase. GAMMA acts only for a `trigger`, and never votes."""
+    grants = {phase: _BY_TIER[tier] & kinds for phase, kinds in _BY_PHASE.items()}
+    if role is Role.GAMMA:
+        mine = _BY_TRIGGER[trigger] if trigger else frozenset()
+        grants = {Phase.ORCHESTRATE: grants[Phase.ORCHESTRATE] & mine}
+    return {phase.value: tuple(sorted(kinds)) for phase, kinds in grants.items()}
 
-    GAMMA acts only for a `trigger`, and never votes.
-    """
-    allowed = _BY_TIER[Tier(agent.tier)] & _BY_PHASE.get(phase, frozenset())
-    if agent.role is Role.GAMMA:
-        return allowed & (_BY_TRIGGER[trigger] if trigger else frozenset())
-    return allowed
+
+def permitted(mandate: Mandate, phase: Phase) -> frozenset[ActionKind]:
+    """The kinds of action within the mandate; every other one is a procedure violation."""
+    return frozenset(ActionKind(kind) for kind in mandate.actions.get(phase.value, ()))

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from trilogue.clock import Micros
 from trilogue.entry import GENESIS, Draft, Entry, Kind
 from trilogue.errors import Conflict, Fenced, Invalid, NotFound
+from trilogue.ledger import budgets
 from trilogue.ledger.chain import Prepared, prepare, seal
 from trilogue.ledger.engine import insert_unless_present
 from trilogue.ledger.projections import Changes, project
@@ -77,6 +78,7 @@ def spawn(connection: Connection, tenant: str, pipeline_id: str, drafts: Sequenc
     inserted = insert_unless_present(connection, pipelines).values(row).returning(pipelines.c.id)
     if connection.execute(inserted).one_or_none() is None:
         raise _already_there(connection, tenant, pipeline_id, changes.pipeline["external_id"])
+    budgets.open_rows(connection, tenant, pipeline_id)
     _insert(connection, sealed, drafts, changes)
     return sealed
 
@@ -177,17 +179,31 @@ def _insert(connection: Connection, sealed: Sequence[Entry], drafts: Sequence[Pr
         ],
     )
     key = {"this_tenant": sealed[0].tenant, "this_id": sealed[0].pipeline_id}
+    if replaced := [*changes.agents, *changes.agents_gone]:
+        connection.execute(_THESE_AGENTS, [{**key, "this_agent": agent_id} for agent_id in replaced])
     if changes.agents:
-        connection.execute(_THESE_AGENTS, [{**key, "this_agent": agent_id} for agent_id in changes.agents])
         connection.execute(insert(agents), list(changes.agents.values()))
     for agent_id, status in changes.agent_statuses.items():
         changed = connection.execute(_AGENT_STATUS, {**key, "this_agent": agent_id, "status": status.value})
         if changed.rowcount == 0:
             raise NotFound(f"pipeline {key['this_id']!r} has no agent {agent_id!r} whose status could change")
+    _keep_books(connection, key["this_tenant"], key["this_id"], changes)
     if changes.usage:
         connection.execute(insert(usage), changes.usage)
     if changes.checkpoints:
         connection.execute(insert(checkpoints), changes.checkpoints)
+
+
+def _keep_books(connection: Connection, tenant: str, pipeline_id: str, changes: Changes) -> None:
+    """Settle before reserving, so that room which comes free in the same commit can be used in it."""
+    for agent_id, limits in changes.limits.items():
+        budgets.limit(connection, tenant, pipeline_id, agent_id, limits)
+    for entry, agent_id, freed, spent in changes.settled:
+        budgets.settle(connection, entry, agent_id, freed, spent)
+    for entry, agent_id, amount in changes.reserved:
+        budgets.reserve(connection, entry, agent_id, amount)
+    if changes.settle_whole:
+        budgets.settle_whole(connection, tenant, pipeline_id)
 
 
 def _already_there(connection: Connection, tenant: str, pipeline_id: str, external_id: str | None) -> Conflict:

@@ -43,7 +43,12 @@ def claim(
         .returning(*PIPELINE_COLUMNS)
     )
     pipeline = pipeline_row(connection.execute(taken).mappings().one())
-    return Claim(fence=pipeline.fence, pipeline=pipeline, previous_flow_run_id=present.flow_run_id)
+    return Claim(
+        fence=pipeline.fence,
+        pipeline=pipeline,
+        previous_flow_run_id=present.flow_run_id,
+        abandoned=present.lease_until is not None,
+    )
 
 
 def renew(connection: Connection, owner: str, *, lease_seconds: float) -> set[PipelineKey]:

@@ -13,15 +13,16 @@ from typing import Self, TypeVar
 
 from sqlalchemy import URL, Connection
 
-from trilogue.clock import Micros
+from trilogue.clock import Micros, seconds
 from trilogue.entry import Draft, Entry
-from trilogue.errors import TrilogueError
-from trilogue.ledger import append, leases, queries, schema
+from trilogue.errors import TrilogueError, Unavailable
+from trilogue.ledger import append, budgets, leases, queries, retention, schema
 from trilogue.ledger.chain import check_text
 from trilogue.ledger.engine import READERS, address, parse_url, reading_engine, writing_engine
 from trilogue.ledger.faults import translate
 from trilogue.ledger.rows import (
     AgentRow,
+    BudgetRow,
     CheckpointRow,
     Claim,
     Fence,
@@ -31,7 +32,7 @@ from trilogue.ledger.rows import (
     PipelineRow,
     UsageRow,
 )
-from trilogue.ledger.writer import Writer
+from trilogue.ledger.writer import OUTCOME_UNKNOWN, Writer
 from trilogue.pipeline import Status
 
 T = TypeVar("T")
@@ -46,6 +47,7 @@ class Ledger:
         self._reading = reading_engine(url)
         self._writer = Writer(self._writing, address=self._address)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="ledger-read")
+        self._undecided: set[PipelineKey] = set()
 
     @classmethod
     async def open(cls, url: str, *, migrate: bool) -> Self:
@@ -91,7 +93,12 @@ class Ledger:
             IllegalTransition: a status that may not follow.
         """
         prepared = append.prepare_all(drafts)
-        return await self._writer.write(lambda c: append.append(c, fence, prepared, at))
+        try:
+            return await self._writer.write(lambda c: append.append(c, fence, prepared, at))
+        except Unavailable as error:
+            if error.code == OUTCOME_UNKNOWN:
+                self._undecided.add((fence.tenant, fence.pipeline_id))
+            raise
 
     async def append_outside(
         self, tenant: str, pipeline_id: str, decide: Callable[[PipelineRow], Sequence[Draft]], *, at: Micros
@@ -166,7 +173,14 @@ class Ledger:
         )
 
     async def entries(self, tenant: str, pipeline_id: str, *, after: int = 0, limit: int | None = None) -> list[Entry]:
-        """The entries with a `seq` above `after`, in order; none for an unknown pipeline."""
+        """The entries with a `seq` above `after`, in order; none for an unknown pipeline.
+
+        After an append of unknown outcome, what is read is what it came to: the server may still be at its commit.
+        """
+        if (tenant, pipeline_id) in self._undecided:
+            # Whatever is not decided yet holds the lock of the pipeline's row.
+            await self._writer.write(lambda c: queries.select_pipeline(c, tenant, pipeline_id, lock=True))
+            self._undecided.discard((tenant, pipeline_id))
         return await self._read(lambda c: queries.select_entries(c, tenant, pipeline_id, after=after, limit=limit))
 
     async def heads(self, keys: AbstractSet[PipelineKey]) -> dict[PipelineKey, Head]:
@@ -175,6 +189,23 @@ class Ledger:
             return {}
         return await self._read(lambda c: queries.select_heads(c, keys))
 
+    async def orphans(self, *, let_go_seconds: float, limit: int) -> list[PipelineRow]:
+        """Of all tenants, the pipelines that a worker should act for and none may (`queries.select_orphans`)."""
+        return await self._read(lambda c: queries.select_orphans(c, let_go_for=seconds(let_go_seconds), limit=limit))
+
+    async def ended(self, *, within_seconds: float, limit: int) -> list[PipelineKey]:
+        """Of all tenants, the pipelines that ended at most so long ago."""
+        return await self._read(lambda c: queries.select_ended(c, within=seconds(within_seconds), limit=limit))
+
+    async def prune_checkpoints(self, *, older_seconds: float, limit: int) -> int:
+        """Remove checkpoints of pipelines that ended longer ago, but each one's last and `report`.
+
+        Entries stay as they are. At most `limit` are removed; returns how many were.
+        """
+        older = seconds(older_seconds)
+        found = await self._read(lambda c: retention.select_prunable(c, older=older, limit=limit))
+        return await self._writer.write(lambda c: retention.delete(c, found, older=older)) if found else 0
+
     async def agents(self, tenant: str, pipeline_id: str) -> list[AgentRow]:
         """The pipeline's agents in the order in which they came."""
         return await self._read(lambda c: queries.select_agents(c, tenant, pipeline_id))
@@ -182,6 +213,15 @@ class Ledger:
     async def usage(self, tenant: str, pipeline_id: str) -> list[UsageRow]:
         """What each of the pipeline's agents used in all."""
         return await self._read(lambda c: queries.select_usage(c, tenant, pipeline_id))
+
+    async def budgets(self, tenant: str, pipeline_id: str) -> list[BudgetRow]:
+        """The budgets of the tenant, the pipeline and its agents, in this order."""
+        return await self._read(lambda c: budgets.select_budgets(c, tenant, pipeline_id))
+
+    async def limit_tenant(self, tenant: str, *, tokens: int | None, nanousd: int | None) -> None:
+        """Set what all pipelines of a tenant may spend together; None is no limit."""
+        limits = {"tokens_limit": tokens, "nanousd_limit": nanousd}
+        await self._writer.write(lambda c: budgets.limit(c, tenant, budgets.ALL, budgets.ALL, limits))
 
     async def checkpoints(self, tenant: str, pipeline_id: str) -> list[CheckpointRow]:
         """The pipeline's checkpoints, oldest first."""

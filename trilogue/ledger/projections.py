@@ -26,15 +26,24 @@ class Changes:
         pipeline: columns of its row in `pipelines`.
         agents: rows to set; an agent spawned again takes the place of its former self.
         agent_statuses: agent id to new status, for agents that were there before.
+        agents_gone: ids of agents that a rewinding undid.
         usage, checkpoints: rows to insert.
+        limits: agent id (empty for the pipeline) to the columns of its budget that change.
+        reserved: agent id, amount; settled: agent id, what is given back, what is charged; `settle_whole`: charge
+            whatever the pipeline has reserved.
     """
 
     status: Status
     pipeline: Row = field(default_factory=dict)
     agents: dict[str, Row] = field(default_factory=dict)
     agent_statuses: dict[str, AgentStatus] = field(default_factory=dict)
+    agents_gone: list[str] = field(default_factory=list)
     usage: list[Row] = field(default_factory=list)
     checkpoints: list[Row] = field(default_factory=list)
+    limits: dict[str, Row] = field(default_factory=dict)
+    reserved: list[tuple[Entry, str, Row]] = field(default_factory=list)
+    settled: list[tuple[Entry, str, Row, Row]] = field(default_factory=list)
+    settle_whole: bool = False
 
 
 def project(entries: Sequence[Entry], status: Status) -> Changes:
@@ -71,6 +80,7 @@ def _pipeline_spawned(entry: Entry, body: Mapping[str, Any], changes: Changes) -
         "round": 0,
         "created_at": entry.at,
     }
+    changes.limits[""] = {"nanousd_limit": body.get("max_cost_nanousd")}
 
 
 def _phase_started(_: Entry, body: Mapping[str, Any], changes: Changes) -> None:
@@ -83,6 +93,19 @@ def _status(entry: Entry, body: Mapping[str, Any], changes: Changes) -> None:
         _check_resumption(changes.status, wanted)
     else:
         check_transition(changes.status, wanted)
+    _set_status(entry, wanted, body, changes)
+
+
+def _rewound(entry: Entry, body: Mapping[str, Any], changes: Changes) -> None:
+    if changes.status is Status.COMPLETED:
+        raise IllegalTransition("a pipeline that is COMPLETED cannot be rewound")
+    _set_status(entry, Status(body["status"]), body, changes)
+    changes.pipeline |= {"phase": Phase(body["phase"]).value, "round": body["round"], "deadline_at": body["deadline"]}
+    changes.agent_statuses |= {agent_id: AgentStatus(status) for agent_id, status in body["agents"].items()}
+    changes.agents_gone += body["gone"]
+
+
+def _set_status(entry: Entry, wanted: Status, body: Mapping[str, Any], changes: Changes) -> None:
     error = body.get("error")
     changes.status = wanted
     changes.pipeline |= {
@@ -106,6 +129,8 @@ def _round_started(entry: Entry, body: Mapping[str, Any], changes: Changes) -> N
         "deadline_at": body["deadline"],
         "orchestration_started_at": entry.at,
     }
+    if "max_cost_nanousd" in body:
+        changes.limits[""] = {"nanousd_limit": body["max_cost_nanousd"]}
 
 
 def _resumed(_: Entry, body: Mapping[str, Any], changes: Changes) -> None:
@@ -137,7 +162,21 @@ def _agent_status(_: Entry, body: Mapping[str, Any], changes: Changes) -> None:
         changes.agent_statuses[agent_id] = status
 
 
+def _mandate(_: Entry, body: Mapping[str, Any], changes: Changes) -> None:
+    changes.limits[body["agent_id"]] = {"tokens_limit": body["tokens"]}
+
+
+def _turn_begun(entry: Entry, body: Mapping[str, Any], changes: Changes) -> None:
+    changes.reserved.append((entry, body["agent_id"], body["reserved"]))
+
+
+def _stopped(_: Entry, __: Mapping[str, Any], changes: Changes) -> None:
+    changes.settle_whole = True
+
+
 def _turn_ended(entry: Entry, body: Mapping[str, Any], changes: Changes) -> None:
+    settled = {name: body["settled"][name] for name in ("tokens", "cost_nanousd")}
+    changes.settled.append((entry, body["agent_id"], body["reserved"], settled))
     usage = body["usage"]
     if usage is None and not body["calls"]:
         return
@@ -188,6 +227,10 @@ _RULES: Mapping[Kind, Callable[[Entry, Mapping[str, Any], Changes], None]] = {
     Kind.AGENT_SPAWNED: _agent_spawned,
     Kind.AGENT_STATUS: _agent_status,
     Kind.RESUMED: _resumed,
+    Kind.REWOUND: _rewound,
+    Kind.MANDATE: _mandate,
+    Kind.TURN_BEGUN: _turn_begun,
+    Kind.STOPPED: _stopped,
     Kind.TURN_ENDED: _turn_ended,
     Kind.CHECKPOINT: _checkpoint,
 }

@@ -6,9 +6,10 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, RowMapping, Select, cast, func, select, tuple_
+from sqlalchemy import BigInteger, Connection, RowMapping, Select, and_, cast, func, or_, select, tuple_
 
 from trilogue.agent import AgentStatus, Role, Tier
+from trilogue.clock import Micros
 from trilogue.entry import Entry, Kind
 from trilogue.errors import Invalid, NotFound
 from trilogue.ledger.chain import decode
@@ -117,6 +118,40 @@ def select_heads(connection: Connection, keys: Iterable[PipelineKey]) -> dict[Pi
         (row.tenant, row.id): Head(row.head_seq, row.attempt, row.stop_requested_at is not None)
         for row in connection.execute(query)
     }
+
+
+def select_orphans(connection: Connection, *, let_go_for: Micros, limit: int) -> list[PipelineRow]:
+    """Pipelines of all tenants that are `orphaned`, those first that have stood still for longest.
+
+    Args:
+        let_go_for: for how long one must have been without a lease that nobody left behind: whoever
+            begins a round from outside takes the lease only a moment later.
+    """
+    open_ = [status.value for status in Status if not status.ended]
+    at_work = [Status.RUNNING.value, Status.ORCHESTRATING.value]
+    let_go = and_(
+        pipelines.c.status.in_(at_work),
+        pipelines.c.lease_until.is_(None),
+        pipelines.c.updated_at <= database_now() - let_go_for,
+    )
+    query = (
+        select(*PIPELINE_COLUMNS)
+        .where(pipelines.c.status.in_(open_), or_(pipelines.c.lease_until <= database_now(), let_go))
+        .order_by(pipelines.c.updated_at)
+        .limit(limit)
+    )
+    return [pipeline_row(row) for row in connection.execute(query).mappings()]
+
+
+def select_ended(connection: Connection, *, within: Micros, limit: int) -> list[PipelineKey]:
+    """Pipelines of all tenants that ended at most `within` ago."""
+    query = (
+        select(pipelines.c.tenant, pipelines.c.id)
+        .where(pipelines.c.ended_at >= database_now() - within)
+        .order_by(pipelines.c.ended_at)
+        .limit(limit)
+    )
+    return [(row.tenant, row.id) for row in connection.execute(query)]
 
 
 def select_agents(connection: Connection, tenant: str, pipeline_id: str) -> list[AgentRow]:

@@ -100,11 +100,17 @@ class Page:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A won lease; `pipeline` is the row after it, `previous_flow_run_id` that of the attempt before."""
+    """A won lease; `pipeline` is the row after it.
+
+    Attributes:
+        previous_flow_run_id: that of the attempt before.
+        abandoned: whether that attempt's lease ran out without having been given back.
+    """
 
     fence: Fence
     pipeline: PipelineRow
     previous_flow_run_id: str | None
+    abandoned: bool
 
 
 class Head(NamedTuple):
@@ -146,6 +152,24 @@ class UsageRow:
     cached_tokens: int
     cost_nanousd: int | None
     calls: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetRow:
+    """What an agent, a pipeline (`agent_id` empty) or a tenant (`pipeline_id` empty too) may spend and has spent.
+
+    Attributes:
+        tokens_limit, nanousd_limit: None is no limit; money is in billionths of a dollar.
+    """
+
+    pipeline_id: str
+    agent_id: str
+    tokens_limit: int | None
+    nanousd_limit: int | None
+    tokens_spent: int
+    nanousd_spent: int
+    tokens_reserved: int
+    nanousd_reserved: int
 
 
 @dataclass(frozen=True, kw_only=True)

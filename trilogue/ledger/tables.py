@@ -40,6 +40,10 @@ def _large(*, null: bool = False) -> Any:
     return Field(sa_column=Column(BigInteger, nullable=null))
 
 
+def _sum() -> Any:
+    return Field(sa_column=Column(BigInteger, nullable=False, server_default="0"))
+
+
 class Pipelines(_Base, table=True):
     """One row a pipeline: where it is, its head, and who may write."""
 
@@ -48,6 +52,7 @@ class Pipelines(_Base, table=True):
         Index("pipelines_newest", "tenant", "created_at", "id"),
         Index("pipelines_claimable", "status", "lease_until"),
         Index("pipelines_leased", "lease_owner"),
+        Index("pipelines_ended", "ended_at"),
         Index("pipelines_external_id", "tenant", "external_id", unique=True),
     )
 
@@ -130,6 +135,22 @@ class Usage(_Base, table=True):
     at: int = _large()
 
 
+class Budgets(_Base, table=True):
+    """What an agent, a pipeline (no agent) or a tenant (no pipeline either) spent and reserved; NULL is no limit."""
+
+    __tablename__ = "budgets"
+
+    tenant: str = _key()
+    pipeline_id: str = _key()
+    agent_id: str = _key()
+    tokens_limit: int | None = _large(null=True)
+    nanousd_limit: int | None = _large(null=True)
+    tokens_spent: int = _sum()
+    nanousd_spent: int = _sum()
+    tokens_reserved: int = _sum()
+    nanousd_reserved: int = _sum()
+
+
 class Checkpoints(_Base, table=True):
     """Named states from which a pipeline can go on, from `checkpoint`."""
 
@@ -153,4 +174,5 @@ pipelines: Table = METADATA.tables["pipelines"]
 entries: Table = METADATA.tables["entries"]
 agents: Table = METADATA.tables["agents"]
 usage: Table = METADATA.tables["usage"]
+budgets: Table = METADATA.tables["budgets"]
 checkpoints: Table = METADATA.tables["checkpoints"]

@@ -22,6 +22,9 @@ from trilogue.ledger.faults import first_line, translate, worth_repeating
 
 T = TypeVar("T")
 
+OUTCOME_UNKNOWN = "outcome_unknown"
+"""The code of an `Unavailable` after which the unit may have been committed, or may be yet."""
+
 _BATCH = 64
 _TRIES = 3
 
@@ -149,7 +152,7 @@ class Writer:
             self._roll_back(connection)
             if lost:
                 unknown = f"the connection to the ledger at {self._address} broke during a commit: {first_line(error)}"
-                raise _OutOfReachError(Unavailable(unknown, code="outcome_unknown")) from error
+                raise _OutOfReachError(Unavailable(unknown, code=OUTCOME_UNKNOWN)) from error
             raise
         return results
 

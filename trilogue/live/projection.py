@@ -43,6 +43,19 @@ def project(entries: Iterable[Entry]) -> Projection:
     return projection
 
 
+def standing(entries: Iterable[Entry]) -> set[int]:
+    """The `seq` of those entries, from a pipeline's first one on, that no rewinding has undone."""
+    alive: list[int] = []
+    kept: dict[int, list[int]] = {}
+    for entry in entries:
+        if entry.kind is Kind.REWOUND:
+            alive = list(kept[entry.body["to_seq"]])
+        if entry.kind is Kind.CHECKPOINT:
+            kept[entry.body["to_seq"]] = list(alive)
+        alive.append(entry.seq)
+    return set(alive)
+
+
 def _project(projection: Projection, entry: Entry) -> None:
     hashes, body = projection.hashes, entry.body
     state: dict[str, Any] = {"seq": entry.seq, "attempt": entry.attempt, "updated_at": entry.at}
@@ -53,6 +66,8 @@ def _project(projection: Projection, entry: Entry) -> None:
             state["phase"] = body.get("phase")
         case Kind.STATUS:
             state |= {"status": body.get("status"), "error": body.get("error")}
+        case Kind.REWOUND:
+            state |= {name: body[name] for name in ("status", "error", "phase", "round")}
         case Kind.ROUND_STARTED:
             state |= {name: body[name] for name in ("round", "mode", "model") if body.get(name) is not None}
         case Kind.PROPOSAL:

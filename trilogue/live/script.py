@@ -5,7 +5,7 @@ NOSCRIPT, and is taught again.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -13,10 +13,10 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
 from trilogue.clock import Micros
-from trilogue.entry import Entry
+from trilogue.entry import Entry, Kind
 from trilogue.live import keys
 from trilogue.live.notice import Delta, delta_message, dumps, entry_message
-from trilogue.live.projection import project
+from trilogue.live.projection import project, standing
 
 STREAM_LENGTH = 1000
 """About how many entries a pipeline's stream keeps; older ones are in the ledger."""
@@ -63,23 +63,27 @@ def posts(entries: Sequence[Entry], *, ttl_ms: int) -> Iterator[Command]:
     """The commands that post entries of one pipeline, in order.
 
     Where several workers commit, what this one committed has gaps; each command is without.
+    What a rewinding undid is told, but leaves no trace on the board: where there is one, give all entries.
     """
+    undone: set[int] = set()
+    if any(entry.kind is Kind.REWOUND for entry in entries):
+        undone = {entry.seq for entry in entries} - standing(entries)
     start = 0
     for end in range(1, len(entries) + 1):
         goes_on = end < len(entries) and entries[end].seq == entries[end - 1].seq + 1
         if not goes_on or end - start == PORTION:
-            yield _post(entries[start:end], ttl_ms)
+            yield _post(entries[start:end], ttl_ms, undone)
             start = end
 
 
-def _post(entries: Sequence[Entry], ttl_ms: int) -> Command:
+def _post(entries: Sequence[Entry], ttl_ms: int, undone: Container[int]) -> Command:
     first = entries[0]
     place = keys.of_pipeline(first.tenant, first.pipeline_id)
     declared = place.declared
     arguments: list[str | int] = ["EVALSHA", _POST_SHA, len(declared), *declared]
     arguments += [ttl_ms, STREAM_LENGTH, place.channel, place.tenant_channel, first.seq, len(entries)]
     arguments += map(entry_message, entries)
-    changes = project(entries)
+    changes = project(entry for entry in entries if entry.seq not in undone)
     for number, fields in enumerate(changes.hashes, start=1):
         if fields:
             arguments += [number, 2 * len(fields)]

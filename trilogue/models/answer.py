@@ -85,19 +85,23 @@ class Answer:
             calls=1,
             model=self.model,
             estimated=given is None or made is None,
+            told_nanousd=nanousd(counted.get("cost")) or 0,
         )
 
     def usage_when_broken(self) -> Usage:
         """What the call consumed when it failed after the request had been sent: no less than this."""
         if self.counted is not None:
             return self.usage()
+        made = tokens_in(self.text)
         return Usage(
             input_tokens=self.asked_tokens,
-            output_tokens=tokens_in(self.text),
+            output_tokens=made,
             cost_nanousd=None,
             calls=1,
             model=self.model,
             estimated=True,
+            broken_calls=1,
+            broken_tokens=self.asked_tokens + made,
         )
 
     def _take(self, body: object, *, part: str) -> bool:

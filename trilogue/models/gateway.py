@@ -6,19 +6,23 @@ nobody above needs to know of them.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from operator import add
 from typing import Any, TypeVar
 
 import httpx2
 
-from trilogue.errors import EndpointFault, Exhausted, Invalid, Malformed
+from trilogue.errors import BudgetSpent, EndpointFault, Exhausted, Invalid, Malformed
+from trilogue.governance.budgets import Price
 from trilogue.models.answer import Answer
 from trilogue.models.endpoint import Endpoint
 from trilogue.models.faults import CallFailed
 from trilogue.models.guard import Guard, Waits
 from trilogue.models.parsing import parse
+from trilogue.models.pricing import prices_in
 from trilogue.models.question import Observer, Question, Reply, Usage, tokens_in
 from trilogue.models.retrying import LONGEST_WAIT, retrying
 from trilogue.models.shapes import KnownShapes, Message, messages_for, repair_messages, request_for
@@ -26,6 +30,9 @@ from trilogue.models.wire import OnText, Wire
 
 T = TypeVar("T")
 
+logger = logging.getLogger(__name__)
+
+PRICES_TIMEOUT = 10.0
 PROBE_TIMEOUT = 5.0
 PROBE_TRIES = 2
 PROBE_WAIT = 1.0
@@ -76,6 +83,24 @@ class Gateway:
         self._longest_wait = min(LONGEST_WAIT, call_timeout)
         self._wire = Wire(endpoint, call_timeout=call_timeout, http_client=http_client, observe=observe)
         self._shapes = KnownShapes()
+        self._prices: Mapping[str, Price] | None = None
+        self._learning = asyncio.Lock()
+
+    async def learn_prices(self) -> None:
+        """Ask once what models cost; where the endpoint does not tell, prices stay unknown."""
+        if self.endpoint.mode != "openrouter" or self._prices is not None:
+            return
+        async with self._learning:
+            if self._prices is None:
+                try:
+                    self._prices = prices_in(await self._wire.get("/models", timeout=PRICES_TIMEOUT))
+                except CallFailed as failed:
+                    self._prices = {}
+                    logger.warning("prices are not known: %s", failed.error.message)
+
+    def price(self, model: str) -> Price | None:
+        """What a model costs, once `learn_prices` was told."""
+        return (self._prices or {}).get(model)
 
     async def close(self) -> None:
         """Close all connections; the gateway cannot be used afterwards."""
@@ -161,7 +186,8 @@ class Gateway:
 
         async def attempt() -> Answer:
             answer = Answer(model=question.model, asked_tokens=asked_tokens)
-            request = request_for(question, messages, endpoint=self.endpoint, shape=shape)
+            affordable = _affordable(question, reduce(add, spent), asked_tokens)
+            request = request_for(affordable, messages, endpoint=self.endpoint, shape=shape)
             try:
                 await self._guarded(lambda: self._wire.ask(request, answer, on_text=on_text))
             except CallFailed as failed:
@@ -214,6 +240,21 @@ class Gateway:
             with self.waits.waiting():
                 await asyncio.sleep(min(admission.wait, LONGEST_GUARD_WAIT))
         return admission.trial
+
+
+def _affordable(question: Question, spent: Usage, asked_tokens: int) -> Question:
+    """The question with as long an answer as is left of what its calls may take together; the first is free to go.
+
+    Raises:
+        CallFailed: nothing is left.
+    """
+    if question.most_tokens is None or not spent.calls:
+        return question
+    left = question.most_tokens - spent.tokens - asked_tokens
+    if left <= 0:
+        told = f"the token budget was spent on the way, after {spent.tokens:,} tokens in {spent.calls} calls"
+        raise CallFailed(BudgetSpent(told), usage=Usage(model=question.model), again=False)
+    return replace(question, max_tokens=min(question.max_tokens, left))
 
 
 async def _value(answer: Answer, *, question: Question, read: Callable[[Any], T]) -> T:

@@ -60,6 +60,9 @@ _HOW = {
 }
 
 
+_HANDED_OVER = ("role", "to", "reason", "done", "open_proposals", "unanswered", "errors", "next")
+
+
 def part(role: Role) -> str:
     """The system text for a role."""
     return f"{_PARTS[role]} {_COMMON}"
@@ -128,9 +131,7 @@ def situation(board: Board, agent: Agent, phase: Phase, trigger: Trigger | None 
     if len(board.voters()) == 1:
         shown["alone"] = True
     if board.handoffs:
-        shown["handoffs"] = [
-            {key: handoff[key] for key in ("role", "reason", "open_proposals")} for handoff in board.handoffs
-        ]
+        shown["handoffs"] = [{key: handoff[key] for key in _HANDED_OVER} for handoff in board.handoffs]
     if mediations := board.round_mediations():
         last = mediations[-1]
         shown["mediation"] = {"trigger": last.trigger, "evidence": dict(last.evidence), "outcome": last.outcome}

@@ -7,10 +7,10 @@ from decimal import ROUND_UP, Decimal
 from typing import Any, Generic, Literal, TypeVar
 
 from trilogue.errors import TrilogueError
+from trilogue.money import USD
 
 T = TypeVar("T")
 
-NANOUSD_PER_USD = 1_000_000_000
 MOST_USD = 1_000_000
 """What no single call costs; a server that says so is not believed."""
 CHARACTERS_PER_TOKEN = 4
@@ -27,6 +27,8 @@ class Question:
             servers accept a schema and ignore it.
         schema_name: letters, digits, `_` and `-`.
         max_tokens: where the answer is cut.
+        most_tokens: what all calls for it may take together, retries and the repair turn included; no call is made
+            that would begin beyond it.
     """
 
     model: str
@@ -36,6 +38,7 @@ class Question:
     schema: Mapping[str, Any]
     schema_name: str
     max_tokens: int
+    most_tokens: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,9 @@ class Usage:
         model: who answered last; the one asked for while nobody has.
         estimated: part of the tokens is a guess from the length of the text, because a server did not
             count, or a call broke off after the request had been sent.
+        told_nanousd: what those calls cost that said so.
+        broken_calls: calls that broke off after the request had been sent, so that nobody knows what they took;
+            `broken_tokens` are the guesses for them, no more than a lower bound.
     """
 
     input_tokens: int = 0
@@ -58,6 +64,14 @@ class Usage:
     calls: int = 0
     model: str
     estimated: bool = False
+    told_nanousd: int = 0
+    broken_calls: int = 0
+    broken_tokens: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """In and out together."""
+        return self.input_tokens + self.output_tokens
 
     def __add__(self, other: "Usage") -> "Usage":
         """Both together; `other` is the later one."""
@@ -70,6 +84,9 @@ class Usage:
             calls=self.calls + other.calls,
             model=other.model,
             estimated=self.estimated or other.estimated,
+            told_nanousd=self.told_nanousd + other.told_nanousd,
+            broken_calls=self.broken_calls + other.broken_calls,
+            broken_tokens=self.broken_tokens + other.broken_tokens,
         )
 
 
@@ -113,7 +130,7 @@ def nanousd(cost: object) -> int | None:
     """OpenRouter's `usage.cost` (USD credits) in billionths of a dollar; `None` if it is no amount."""
     if isinstance(cost, bool) or not isinstance(cost, int | float) or not 0 <= cost <= MOST_USD:
         return None
-    return int((Decimal(str(cost)) * NANOUSD_PER_USD).to_integral_value(ROUND_UP))
+    return int((Decimal(str(cost)) * USD).to_integral_value(ROUND_UP))
 
 
 def tokens_in(text: str) -> int:

@@ -43,6 +43,7 @@ USD_PER_OUTPUT_TOKEN = 15e-6
 PIECE = 8
 """Characters in one event of a streamed answer."""
 BASE_PATH = "/api/v1"
+_PRICED = ("prompt", "completion")
 _EVENT_STREAM = {"content-type": "text/event-stream", "cache-control": "no-cache"}
 _JSON = {"content-type": "application/json"}
 
@@ -58,6 +59,7 @@ class OpenRouterServer:
         stream_options: whether it knows that parameter; if not, it gets 400.
         usage: whether answers say what they consumed; `cost`: also in dollars.
         models: what it serves; a chat with another one gets 400. Empty: any.
+        prices: dollars for a token in and a token out, of models that cost otherwise than the usual; listed too.
         limit_remaining: what `/key` says is left, in dollars; `None` is no limit.
         requests: everything it has seen, oldest first.
     """
@@ -71,6 +73,7 @@ class OpenRouterServer:
     usage: bool = True
     cost: bool = True
     models: Sequence[str] = ()
+    prices: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     limit_remaining: float | None = None
     requests: list[Seen] = field(default_factory=list)
     _listener: Listener | None = None
@@ -145,7 +148,10 @@ class OpenRouterServer:
 
     async def _reply(self, step: Ok | ErrorInStream | Drop, exchange: Exchange, seen: Seen) -> None:
         if (exchange.method, seen.path) == ("GET", "/models"):
-            data: Any = [{"id": model, "object": "model"} for model in self.models]
+            data: Any = [
+                {"id": name, "object": "model", "pricing": dict(zip(_PRICED, map(str, self._price(name)), strict=True))}
+                for name in dict.fromkeys((*self.models, *self.prices))
+            ]
             await exchange.answer(200, _dump({"object": "list", "data": data}), headers=_JSON)
         elif (exchange.method, seen.path) == ("GET", "/key"):
             data = {"label": "test", "usage": 0, "limit": self.limit_remaining, "limit_remaining": self.limit_remaining}
@@ -200,6 +206,9 @@ class OpenRouterServer:
         await exchange.send(b"data: [DONE]\n\n")
         await exchange.end()
 
+    def _price(self, model: str) -> tuple[float, float]:
+        return self.prices.get(model, (USD_PER_INPUT_TOKEN, USD_PER_OUTPUT_TOKEN))
+
     def _usage(self, body: Mapping[str, Any], text: str, how: Ok) -> dict[str, Any]:
         given = math.ceil(len(json.dumps(body.get("messages"))) / 4)
         made = math.ceil(len(text) / 4)
@@ -210,7 +219,8 @@ class OpenRouterServer:
             "prompt_tokens_details": {"cached_tokens": 0},
         }
         if self.cost:
-            counted["cost"] = round(given * USD_PER_INPUT_TOKEN + made * USD_PER_OUTPUT_TOKEN, 9)
+            of_input, of_output = self._price(how.model or str(body.get("model")))
+            counted["cost"] = round(given * of_input + made * of_output, 9)
         counted.update(how.usage)
         return {name: value for name, value in counted.items() if value is not None}
 

@@ -1,0 +1,141 @@
+"""A pipeline can go on from any of its checkpoints: what came after is undone, what it cost stays."""
+
+import json
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.driving import Course, Driver, MakeDriver
+from tests.fixtures.book import until
+from tests.test_pipeline_faults import negotiating, when
+from trilogue.agent import Role
+from trilogue.board import NOTHING, apply, fold
+from trilogue.entry import Kind
+from trilogue.errors import Conflict, NotFound
+from trilogue.ledger.chain import verify
+from trilogue.ledger.opening import TENANT
+from trilogue.live import keys
+from trilogue.pipeline import Phase, Status
+from trilogue.testing.openrouter import OpenRouterServer
+from trilogue.testing.plans import Hang
+
+
+async def timed_out(driver: Driver) -> Course:
+    driver.server.plan = when(negotiating(Role.BETA), Hang())
+    course = await driver.run(timeout=0.7)
+    assert course.board.status is Status.TIMEOUT
+    driver.server.plan = ()
+    return course
+
+
+def seq_of(course: Course, name: str) -> int:
+    return next(int(body["to_seq"]) for body in course.bodies(Kind.CHECKPOINT) if body["name"] == name)
+
+
+@pytest.mark.parametrize("name", ["spawned", "report", "timeout"])
+async def test_a_pipeline_goes_on_from_a_checkpoint_and_what_it_cost_is_not_undone(
+    rehearsed: OpenRouterServer, driver_of: MakeDriver, ledger_url: str, name: str
+) -> None:
+    driver = await driver_of(rehearsed, ledger_url=ledger_url)
+    before = await timed_out(driver)
+    at = await driver.services.rewind(before.pipeline_id, seq_of(before, name), name, "once more")
+    former = fold(before.entries[: seq_of(before, name)])
+    assert (at.status, at.phase, at.agents, at.proposals) == (
+        former.status,
+        former.phase,
+        former.agents,
+        former.proposals,
+    )
+    assert at.spending == before.board.spending
+    row = await driver.services.ledger.get_pipeline(TENANT, before.pipeline_id)
+    assert (row.status, row.phase) == (former.status, former.phase)
+    agents = await driver.services.ledger.agents(TENANT, before.pipeline_id)
+    assert {agent.agent_id: agent.status for agent in agents} == {a.agent_id: a.status for a in former.agents.values()}
+
+    if name == "timeout":
+        course = await driver.carry_on(before.pipeline_id, timeout=20.0)
+    else:
+        course = await driver.carry(before.pipeline_id)
+        assert course.board.round is not None
+        assert course.board.round.number == 1
+    assert course.board.status in {Status.COMPLETED, Status.TIMEOUT}  # the spec's own round of 0.7 s may be over
+    assert verify(course.entries) is None
+    assert course.entries[: len(before.entries)] == before.entries
+    assert course.board.spending_in_all().spent.tokens > before.board.spending_in_all().spent.tokens
+    assert course.board.spending_in_all().reserved == NOTHING
+    kept = await driver.services.ledger.budgets(TENANT, course.pipeline_id)
+    (pipeline,) = [one for one in kept if one.pipeline_id and not one.agent_id]
+    assert pipeline.tokens_spent == course.board.spending_in_all().spent.tokens
+    turns = [body["turn"] for body in course.bodies(Kind.TURN_BEGUN)]
+    assert turns == sorted(set(turns)), "no turn's number is given twice"
+    for kind in (Kind.FINDING, Kind.PROPOSAL, Kind.MESSAGE, Kind.CRITIQUE):
+        ids = [body["id"] for body in course.bodies(kind)]
+        assert len(ids) == len(set(ids)), "no id is given twice, though what bore it was undone"
+
+
+async def test_the_board_is_the_same_wherever_one_begins_to_fold(
+    rehearsed: OpenRouterServer, driver_of: MakeDriver
+) -> None:
+    driver = await driver_of(rehearsed)
+    before = await timed_out(driver)
+    await driver.services.rewind(before.pipeline_id, seq_of(before, "report"), "report", "")
+    await driver.services.rewind(before.pipeline_id, seq_of(before, "timeout"), "timeout", "forward again")
+    course = await driver.carry_on(before.pipeline_id, timeout=20.0)
+    assert course.board.status is Status.COMPLETED
+    for cut in range(1, len(course.entries)):
+        board = fold(course.entries[:cut])
+        for entry in course.entries[cut:]:
+            apply(board, entry)
+        assert board == course.board
+
+
+async def test_the_live_board_in_redis_forgets_what_was_undone(
+    rehearsed: OpenRouterServer, driver_of: MakeDriver, redis_url: str
+) -> None:
+    driver = await driver_of(rehearsed)
+    before = await timed_out(driver)
+    assert before.board.proposals
+    place = keys.of_pipeline(TENANT, before.pipeline_id)
+    async with Redis.from_url(redis_url, decode_responses=True) as redis:
+        await until(lambda: _has(redis, place.proposals))
+        at = await driver.services.rewind(before.pipeline_id, seq_of(before, "report"), "report", "")
+
+        async def rewound() -> bool:
+            state = await redis.hgetall(place.state)
+            return bool(state.get("seq") == str(at.seq))
+
+        await until(rewound)
+        state = await redis.hgetall(place.state)
+        assert json.loads(state["status"]) == "REPORT"
+        assert not await redis.exists(place.proposals)
+        course = await driver.carry_on(before.pipeline_id, timeout=20.0)
+        assert course.board.status is Status.COMPLETED
+        assert set(await redis.hgetall(place.proposals)) == set(course.board.proposals)
+
+
+async def _has(redis: Redis, name: str) -> bool:
+    return bool(await redis.exists(name))
+
+
+async def test_what_cannot_be_rewound_says_so_and_changes_nothing(
+    rehearsed: OpenRouterServer, driver_of: MakeDriver
+) -> None:
+    driver = await driver_of(rehearsed)
+    course = await driver.run()
+    with pytest.raises(Conflict, match="COMPLETED goes on from no checkpoint"):
+        await driver.services.rewind(course.pipeline_id, seq_of(course, "report"), "report", "")
+    with pytest.raises(NotFound, match="no pipeline"):
+        await driver.services.rewind("p-nobody", 1, "report", "")
+    out = await timed_out(driver)
+    with pytest.raises(NotFound, match="no checkpoint at seq 3"):
+        await driver.services.rewind(out.pipeline_id, 3, "x", "")
+    async with driver.services.attempt((await timed_out_at_report(driver)).pipeline_id, flow_run_id=None) as attempt:
+        with pytest.raises(Conflict, match="being worked on"):
+            await driver.services.rewind(attempt.fence.pipeline_id, 5, "spawned", "")
+    assert (await driver.course(out.pipeline_id)).entries == out.entries
+
+
+async def timed_out_at_report(driver: Driver) -> Course:
+    course = await driver.run(auto_continue=False)
+    assert (course.board.status, course.board.phase) == (Status.REPORT, Phase.REPORT)
+    return course
