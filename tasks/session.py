@@ -5,7 +5,7 @@ Nothing of it crosses a task boundary; tasks find the session of their flow run 
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -16,9 +16,11 @@ from prefect.states import Cancelled, Completed, Failed
 
 from blocks.loading import configured
 from tasks.artifacts import Exhibits
+from tasks.burial import burying_predecessor
 from tasks.events import announce
 from tasks.naming import pipeline_of_this_run
-from tasks.process import Process, present, serving
+from tasks.process import Process, ending_in_order_on_sigterm, present, serving
+from tasks.taking_up import give_up_quietly
 from trilogue.attempt import Attempt
 from trilogue.deliberation.turns import lost_turns
 from trilogue.errors import Conflict, Fenced, TrilogueError
@@ -81,7 +83,7 @@ async def started(pipeline_id: str | None, spec: PipelineSpec) -> AsyncIterator[
 
     A failure on the way is recorded as the pipeline's end and goes no further.
     """
-    async with _shared() as process:
+    async with shared() as process:
         if pipeline_id is None:
             pipeline_id = await _spawned_once(process.services, spec)
         async with _carried(process, pipeline_id) as carried:
@@ -91,7 +93,7 @@ async def started(pipeline_id: str | None, spec: PipelineSpec) -> AsyncIterator[
 @asynccontextmanager
 async def continued(pipeline_id: str, asked: RoundSpec) -> AsyncIterator[Session]:
     """Begin another round of a recorded pipeline and carry it on, as `started` does."""
-    async with _shared() as process:
+    async with shared() as process:
         await process.services.begin_round(pipeline_id, asked)
         async with _carried(process, pipeline_id) as carried:
             yield carried
@@ -109,14 +111,15 @@ async def _spawned_once(services: Services, spec: PipelineSpec) -> str:
 
 
 @asynccontextmanager
-async def _shared() -> AsyncIterator[Process]:
+async def shared() -> AsyncIterator[Process]:
     """The process's shared parts; a flow run on its own opens its own."""
     if (process := present()) is not None:
         process.keep_own_sigterm()
         yield process
         return
-    async with serving(await configured(load_settings())) as process:
-        yield process
+    with ending_in_order_on_sigterm():
+        async with serving(await configured(load_settings())) as process:
+            yield process
 
 
 @asynccontextmanager
@@ -129,7 +132,8 @@ async def _carried(process: Process, pipeline_id: str) -> AsyncIterator[Session]
             token = _session.set(carried)
             try:
                 with process.cancellations.watching(flow_run_id, pipeline_id):
-                    yield carried
+                    async with burying_predecessor(services.claim_of(attempt.fence), flow_run_id):
+                        yield carried
             except Fenced:
                 raise
             except TrilogueError as error:
@@ -142,6 +146,10 @@ async def _carried(process: Process, pipeline_id: str) -> AsyncIterator[Session]
         if carried is None or fenced.code != "stopped":
             raise
         await carried.attempt.catch_up()
+    except Conflict as conflict:
+        if carried is None and conflict.code in {"leased", "ended"}:
+            await give_up_quietly(conflict)
+        raise
     assert carried is not None
     if carried.attempt.board.status.ended:
         carried.tell()
@@ -150,15 +158,31 @@ async def _carried(process: Process, pipeline_id: str) -> AsyncIterator[Session]
 
 
 async def side_by_side(*parts: Coroutine[Any, Any, Any]) -> None:
-    """Run the parts at once in this event loop; the first error ends the others and is raised by itself."""
+    """Run the parts at once in this event loop; the first error ends the others and is raised by itself.
+
+    No task group: that passes on only the first of several cancellations, which Prefect may have swallowed.
+    """
+    running = [asyncio.create_task(part) for part in parts]
     try:
-        async with asyncio.TaskGroup() as group:
-            for part in parts:
-                group.create_task(part)
-    except BaseExceptionGroup as errors:
-        raise _first(errors) from None
+        first, _ = await asyncio.wait(running, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        await _cut_off(running)
+    for ended in [*first, *running]:
+        ended.result()
 
 
-def _first(errors: BaseExceptionGroup[Any]) -> BaseException:
-    first: BaseException = errors.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+async def _cut_off(running: Sequence[asyncio.Task[Any]]) -> None:
+    """Cancel what still runs, again whenever this task is cancelled again, until all of it has ended."""
+    cancelled: asyncio.CancelledError | None = None
+    while left := [task for task in running if not task.done()]:
+        for task in left:
+            task.cancel()
+        try:
+            await asyncio.wait(left)
+        except asyncio.CancelledError as again:
+            cancelled = again
+    for task in running:
+        if not task.cancelled():
+            task.exception()  # looked at, so that asyncio does not complain of a second one
+    if cancelled:
+        raise cancelled

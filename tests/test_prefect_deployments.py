@@ -1,8 +1,10 @@
 """`prefect deploy --all`, a process worker, and runs as users of Prefect start them; all parts are found by blocks."""
 
 import asyncio
+import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -21,12 +23,12 @@ from tests.fixtures.book import until
 from tests.fixtures.prefect import PrefectServer
 from tests.fixtures.vault import VaultServer
 from trilogue.entry import Entry
-from trilogue.ledger import Ledger, sqlite_url
+from trilogue.ledger import Ledger, PipelineRow, sqlite_url
 from trilogue.ledger.opening import TENANT
 from trilogue.models.rehearsal import rehearse
-from trilogue.pipeline import pipeline_id_for
+from trilogue.pipeline import Status, pipeline_id_for
 from trilogue.secrets.vault import OPENROUTER_KEY
-from trilogue.testing.openrouter import serving
+from trilogue.testing.openrouter import OpenRouterServer, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -36,6 +38,9 @@ KEY = "sk-or-v1-of-the-deployments-test"
 ONE_ROUND = ["spawn", "run-alpha", "run-beta", "report", "orchestrate", "negotiate-alpha", "negotiate-beta", "complete"]
 OURS = ("TRILOGUE_", "OPENROUTER_", "VAULT_", "GAMMA_", "PREFECT_", "REDIS_", "LOCAL_MODEL", "ORCHESTRATION_", "AUTO_")
 PATIENCE = 90.0
+LEASE = 4.0
+STOPPED_WITHIN = 3.0
+"""Seconds from the cancellation in Prefect until nothing acts any more (DESIGN section 6)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +107,13 @@ class Installation:
         finally:
             await ledger.close()
 
+    async def pipeline(self, pipeline_id: str) -> PipelineRow:
+        ledger = await Ledger.open(self.ledger_url, migrate=False)
+        try:
+            return await ledger.get_pipeline(TENANT, pipeline_id)
+        finally:
+            await ledger.close()
+
     async def pipelines(self) -> int:
         ledger = await Ledger.open(self.ledger_url, migrate=False)
         try:
@@ -144,6 +156,7 @@ def installation(
             | {
                 "TRILOGUE_HOME": str(folder / "home"),
                 "TRILOGUE_REHEARSAL_LATENCY": "0.2",
+                "TRILOGUE_LEASE_SECONDS": str(LEASE),
                 "PREFECT_CLI_PROMPTS": "false",
                 "PREFECT_WORKER_QUERY_SECONDS": "1",
             },
@@ -286,13 +299,94 @@ async def test_without_any_variable_a_run_finds_key_model_ledger_and_redis_throu
     assert KEY not in json.dumps([run, installation.post("/logs/filter", logs={"flow_run_id": {"any_": [run["id"]]}})])
 
 
+@pytest.mark.parametrize("asked", ["CANCELLING", "CANCELLED"])
+async def test_cancelling_a_run_in_prefect_stops_its_pipeline_within_three_seconds(
+    installation: Installation, asked: str
+) -> None:
+    async with serving(rehearse, port=installation.model_port, key=KEY, latency=0.5) as openrouter:
+        run_id = await _under_way(installation, openrouter)
+        cancelled = time.monotonic()
+        await asyncio.to_thread(installation.post, f"/flow_runs/{run_id}/set_state", state={"type": asked}, force=True)
+        pipeline_id = pipeline_id_for(run_id)
+        await until(lambda: _has_status(installation, pipeline_id, Status.STOPPED), seconds=STOPPED_WITHIN)
+        stopped = time.monotonic()
+        run = await _ended_meanwhile(installation, run_id)
+        assert run["state_name"] == "Cancelled"
+        await until(lambda: all(seen.ended is not None for seen in openrouter.chats))
+        assert max(seen.began for seen in openrouter.chats) < cancelled + STOPPED_WITHIN
+        assert max(seen.ended or 0.0 for seen in openrouter.chats) < stopped + 1.0
+    entries = await installation.entries(pipeline_id)
+    assert [entry.kind.value for entry in entries[-3:]] == ["status", "stopped", "checkpoint"]
+    assert entries[-2].body["reason"] == "cancelled in Prefect"
+
+
+async def test_a_plain_kill_of_a_runs_process_leaves_an_orphan_at_once_and_nothing_running(
+    installation: Installation,
+) -> None:
+    async with serving(rehearse, port=installation.model_port, key=KEY, latency=0.5) as openrouter:
+        run_id = await _under_way(installation, openrouter)
+        pipeline_id = pipeline_id_for(run_id)
+        os.kill(_process_of(run_id), signal.SIGTERM)
+        await until(lambda: _is_orphan(installation, pipeline_id), seconds=STOPPED_WITHIN)
+        run = await _ended_meanwhile(installation, run_id)
+        assert run["state_name"] == "Crashed"
+        await until(lambda: all(seen.ended is not None for seen in openrouter.chats))
+    assert await _has_status(installation, pipeline_id, Status.RUNNING)
+
+
+async def test_a_run_whose_process_is_killed_is_taken_up_by_maintenance_and_carried_on_by_the_pool(
+    installation: Installation,
+) -> None:
+    async with serving(rehearse, port=installation.model_port, key=KEY, latency=0.3) as openrouter:
+        run_id = await _under_way(installation, openrouter)
+        pipeline_id = pipeline_id_for(run_id)
+        os.kill(_process_of(run_id), signal.SIGKILL)
+        await until(lambda: _is_orphan(installation, pipeline_id), seconds=LEASE + 5)
+        kept = await asyncio.to_thread(created_by_api, installation, "maintenance/maintenance")
+        assert (
+            "1 orphans given to pipeline/pipeline" in (await _ended_meanwhile(installation, kept))["state"]["message"]
+        )
+        await until(lambda: _has_status(installation, pipeline_id, Status.COMPLETED), seconds=PATIENCE)
+    heir = (await installation.pipeline(pipeline_id)).flow_run_id
+    assert heir
+    assert heir != run_id
+    assert (await installation.ended(heir))["state_name"] == "Completed"
+    assert (await installation.ended(run_id))["state_name"] == "Crashed"
+
+
+async def _under_way(installed: Installation, openrouter: OpenRouterServer) -> str:
+    """The id of a new run whose agents have begun to call their models."""
+    run_id = await asyncio.to_thread(
+        created_by_api, installed, "pipeline/pipeline", objective="Choose a queue", agent_timeout=60
+    )
+    await until(lambda: len(openrouter.chats) >= 2, seconds=PATIENCE)
+    return run_id
+
+
+def _process_of(run_id: str) -> int:
+    """The process in which a flow run is."""
+    for place in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if f"PREFECT__FLOW_RUN_ID={run_id}".encode() in place.read_bytes():
+                return int(place.parent.name)
+    raise AssertionError("no process has it")
+
+
+async def _has_status(installed: Installation, pipeline_id: str, status: Status) -> bool:
+    return (await installed.pipeline(pipeline_id)).status is status
+
+
+async def _is_orphan(installed: Installation, pipeline_id: str) -> bool:
+    return (await installed.pipeline(pipeline_id)).orphaned
+
+
 async def _ended_meanwhile(installed: Installation, run_id: str) -> dict[str, Any]:
     """`ended`, for a test whose own event loop serves the run."""
     return await asyncio.to_thread(lambda: asyncio.run(installed.ended(run_id)))
 
 
 async def test_the_nightly_schedule_is_active_and_every_deployment_runs_on_the_pool(installation: Installation) -> None:
-    for name in ("pipeline/pipeline", "pipeline/nightly", "continuation/continue"):
+    for name in ("pipeline/pipeline", "pipeline/nightly", "continuation/continue", "maintenance/maintenance"):
         deployed = deployment(installation, name)
         assert deployed["work_pool_name"] == "trilogue"
         assert deployed["pull_steps"] in ([], None)

@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,27 +27,28 @@ from trilogue.deliberation.room import Rules
 from trilogue.deliberation.turns import lost_turns
 from trilogue.entry import Draft, Entry
 from trilogue.errors import Conflict, Fenced, Invalid, NotFound, TrilogueError
+from trilogue.gateways import AROUND, Gateways, OpenGateway, attempt_seconds
 from trilogue.ledger import Claim, Fence, Ledger, PipelineKey, PipelineRow
 from trilogue.ledger.opening import TENANT, open_ledger
 from trilogue.ledger.stopping import stop
+from trilogue.limits import Limits, nanousd_of
 from trilogue.live import Live
 from trilogue.mediation import Thresholds
-from trilogue.models.gateway import Gateway
-from trilogue.models.modes import Choice, choose, endpoint
-from trilogue.models.rehearsal.transport import rehearsal_client
-from trilogue.phases import check_continuable, model_of, resumed, round_begun, spawned
+from trilogue.models.modes import Choice, choose
+from trilogue.phases import check_continuable, model_of, resumed, rewound, round_begun, spawned
 from trilogue.pipeline import new_pipeline_id
-from trilogue.secrets.vault import DRAGONFLY_PASSWORD, OPENROUTER_KEY, Vault, VaultAccess
+from trilogue.secrets.access import VaultAccess
+from trilogue.secrets.vault import DRAGONFLY_PASSWORD, Vault
 from trilogue.settings import Settings
 from trilogue.spec import PipelineSpec, RoundSpec
 
 logger = logging.getLogger(__name__)
 
-REHEARSAL_RETRY_WAIT = 0.05
-"""Seconds: a rehearsed fault passes at once."""
-
 _WATCH_EVERY = 0.25
 """Seconds between two looks for stops: within one second nothing may act any more (DESIGN section 6)."""
+
+_CANCEL_AGAIN = 2.0
+"""Seconds until work that goes on is cancelled again: Prefect can swallow a cancellation at a task's edge."""
 
 
 @dataclass(kw_only=True)
@@ -54,14 +56,43 @@ class Hold:
     """A pipeline that this process works on. `lost` says why it must not any more."""
 
     fence: Fence
+    claim: Claim
     task: asyncio.Task[Any]
+    leased_until: float
+    """By this process's own monotonic clock, which goes on while the process stands still."""
     lost: Fenced | None = None
+    _cancellations: int = 0
+    _again: asyncio.TimerHandle | None = None
+    _over: bool = False
+
+    def __post_init__(self) -> None:
+        # A task group of Python 3.11 that ended with an error may have left its task marked as being cancelled.
+        self._marked = self.task.cancelling()
+
+    @property
+    def key(self) -> PipelineKey:
+        return self.fence.tenant, self.fence.pipeline_id
 
     def lose(self, why: Fenced) -> None:
-        """End the work, wherever it is; `Services.attempt` raises `why` in its place."""
-        if self.lost is None:
-            self.lost = why
-            self.task.cancel()
+        """End the work, wherever it is and as often as it takes; `Services.attempt` raises `why` in its place."""
+        self.lost = why
+        if not self._over:
+            self._cancel()
+
+    def _cancel(self) -> None:
+        self._cancellations += 1
+        self.task.cancel()
+        self._again = self.task.get_loop().call_later(_CANCEL_AGAIN, self._cancel)
+
+    def ended(self) -> bool:
+        """Cancel no more, and take back what was done; whether somebody else wants the task cancelled."""
+        self._over = True
+        if self._again:
+            self._again.cancel()
+        for _ in range(self._cancellations):
+            self.task.uncancel()
+        self._cancellations = 0
+        return self.task.cancelling() > self._marked
 
 
 class Services:
@@ -71,76 +102,29 @@ class Services:
         self.settings = settings
         self.ledger = ledger
         self.live = live
+        live.poster.may_stream = self._may_stream
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        self._gateways: dict[tuple[str, bool], Gateway] = {}
-        self._opening = asyncio.Lock()
-        self._held: dict[PipelineKey, Hold] = {}
+        self.gateways = Gateways(settings, live)
+        self._openers: dict[Fence, OpenGateway] = {}
+        self.taking_up: set[str] = set()  # orphans that are about to be carried here: one try at a time is enough
+        self._held: dict[Fence, Hold] = {}  # by fence: a pipeline resumed here may meet its stopped attempt's end
 
-    async def gateway(self, mode: str, rehearsal: bool) -> Gateway:
-        """The gateway of a mode, opened once."""
-        async with self._opening:
-            if (mode, rehearsal) not in self._gateways:
-                self._gateways[mode, rehearsal] = await self._open_gateway(mode, rehearsal)
-            return self._gateways[mode, rehearsal]
-
-    async def _open_gateway(self, mode: str, rehearsal: bool) -> Gateway:
-        settings = self.settings
-        key = await self._openrouter_key() if mode == "openrouter" else None
-        where = endpoint(settings, mode="openrouter" if mode == "openrouter" else "local", rehearsal=rehearsal, key=key)
-        if rehearsal:
-            return Gateway(
-                where,
-                tries=settings.call_tries,
-                retry_wait=REHEARSAL_RETRY_WAIT,
-                call_timeout=settings.call_timeout,
-                http_client=rehearsal_client(settings.rehearsal_latency),
-            )
-        breaker = self.live.breaker(
-            where.base_url,
-            failures=settings.breaker_failures,
-            open_seconds=settings.breaker_seconds,
-            trial_seconds=settings.call_timeout * 1.5,
-        )
-        return Gateway(
-            where,
-            tries=settings.call_tries,
-            retry_wait=settings.retry_wait,
-            call_timeout=settings.call_timeout,
-            guard=breaker,
-        )
-
-    async def _openrouter_key(self) -> SecretStr | None:
-        """From Vault where it is configured and holds the key, else from the environment."""
-        settings = self.settings
-        if access := VaultAccess.from_settings(settings):
-            try:
-                async with Vault(access) as vault:
-                    return await vault.read(*OPENROUTER_KEY)
-            except NotFound:
-                if not settings.openrouter_api_key:
-                    raise
-        if settings.openrouter_api_key is None:
-            raise Invalid(
-                "mode 'openrouter' needs a key: set OPENROUTER_API_KEY, or VAULT_ADDR with the key at "
-                "secret/data/api-keys/openrouter → api_key",
-                code="no_api_key",
-            )
-        return settings.openrouter_api_key
-
-    async def models_for(self, spec: Mapping[str, Any]) -> dict[Role, str]:
+    async def models_for(self, attempt: Attempt) -> dict[Role, str]:
         """The model of each role for a pipeline's first phases: the role's own, else the pipeline's, else served.
 
         Asks the endpoint whether it can be used at all, so that a wrong key or address is known
         before any agent works.
 
         Raises:
-            Invalid, Denied, Exhausted, EndpointFault: it cannot.
+            Invalid, Denied, NotFound, Unavailable, Exhausted, EndpointFault: it cannot.
         """
+        spec = attempt.board.spec
         choice = Choice(mode=spec["mode"], rehearsal=spec["rehearsal"], model=spec["model"] or None)
-        return await self._models(choice, {Role(r): model for r, model in spec["models"].items()})
+        named = {Role(role): model for role, model in spec["models"].items()}
+        return await self._models(self._openers[attempt.fence], choice, named)
 
-    async def _models(self, choice: Choice, named: Mapping[Role, str]) -> dict[Role, str]:
-        served = await (await self.gateway(choice.mode, choice.rehearsal)).probe()
+    async def _models(self, opener: OpenGateway, choice: Choice, named: Mapping[Role, str]) -> dict[Role, str]:
+        served = await (await opener(choice.mode, choice.rehearsal)).probe()
         model = choice.model or next(iter(served), None)
         if model is None:
             raise Invalid(
@@ -155,13 +139,15 @@ class Services:
         Raises:
             NotFound: no such pipeline.
             Conflict: it is not where a round can begin, or somebody works on it.
-            Invalid, Denied, Exhausted, EndpointFault: the round's models cannot be used; nothing was changed.
+            Invalid, Denied, Unavailable, Exhausted, EndpointFault: the round's models cannot be used; nothing
+                was changed.
         """
         board = await self.board(pipeline_id)
         check_continuable(board)
         choice = self._next_choice(board, asked)
         kept = {} if asked.mode or asked.model else {role: model_of(board, role) for role in Role}
-        models = await self._models(choice, kept)
+        async with self.gateways.opening(seconds=AROUND, meta={"pipeline": pipeline_id}) as opener:
+            models = await self._models(opener, choice, kept)
         await self._append_outside(
             pipeline_id,
             board,
@@ -186,6 +172,17 @@ class Services:
         board = await self.board(pipeline_id)
         models = {role: model_of(board, role) for role in Role}
         await self._append_outside(pipeline_id, board, lambda: resumed(board, clock.now(), models, reason))
+
+    async def rewind(self, pipeline_id: str, to_seq: int, checkpoint: str, reason: str) -> Board:
+        """Take a pipeline back to its checkpoint at `to_seq`; returns the board, which may be an ended one.
+
+        Raises:
+            NotFound: no such pipeline or checkpoint.
+            Conflict: it has completed, or somebody works on it.
+        """
+        board = await self.board(pipeline_id)
+        await self._append_outside(pipeline_id, board, lambda: rewound(board, to_seq, checkpoint, reason))
+        return await self.board(pipeline_id)
 
     async def _append_outside(self, pipeline_id: str, board: Board, build: Callable[[], list[Draft]]) -> None:
         """Append what was built on `board`, unless the pipeline has gone on from it meanwhile."""
@@ -221,6 +218,7 @@ class Services:
             model=choice.model or "",
             timeout=spec.timeout or self.settings.orchestration_timeout,
             agent_timeout=spec.agent_timeout or self.settings.agent_timeout,
+            limits=Limits.from_settings(self.settings),
         )
         pipeline_id = pipeline_id or new_pipeline_id()
         self.live.poster.post(await self.ledger.spawn(TENANT, pipeline_id, drafts, at=clock.now()))
@@ -240,6 +238,7 @@ class Services:
             Conflict: somebody else works on it, or it has ended.
             Fenced: on the way: it was stopped, or another attempt has taken it up.
         """
+        asked = time.monotonic()
         claim = await self.ledger.claim(
             TENANT,
             pipeline_id,
@@ -249,28 +248,50 @@ class Services:
         )
         task = asyncio.current_task()
         assert task is not None
-        hold = self._held[TENANT, pipeline_id] = Hold(fence=claim.fence, task=task)
+        hold = self._held[claim.fence] = Hold(
+            fence=claim.fence, claim=claim, task=task, leased_until=asked + self.settings.lease_seconds
+        )
         try:
-            yield await self._taken_up(claim)
-            await self.live.poster.flush(timeout=2.0)
+            async with contextlib.AsyncExitStack() as work:
+                try:
+                    yield await self._taken_up(claim, work)
+                finally:
+                    hold.ended()  # what follows tidies up
+                if hold.lost:
+                    raise hold.lost
+                await self.live.poster.flush(timeout=2.0)
         except asyncio.CancelledError:
-            if hold.lost is None or task.uncancel() > 0:
+            if hold.ended() or hold.lost is None:
                 raise
             raise hold.lost from None
         finally:
-            del self._held[TENANT, pipeline_id]
+            hold.ended()
+            del self._held[claim.fence]
             with contextlib.suppress(TrilogueError):  # out of reach: the lease runs out by itself
                 await asyncio.shield(self.ledger.release(claim.fence, owner=self.owner))
 
-    async def _taken_up(self, claim: Claim) -> Attempt:
-        entries = await self.ledger.entries(claim.fence.tenant, claim.fence.pipeline_id)
+    def claim_of(self, fence: Fence) -> Claim:
+        """How this process came to hold a pipeline that it works on, and whose flow run held it before."""
+        return self._held[fence].claim
+
+    async def orphans(self, limit: int) -> list[PipelineRow]:
+        """Pipelines that any worker may take up. One that was just let go is still its user's: for a lease's length."""
+        return await self.ledger.orphans(let_go_seconds=self.settings.lease_seconds, limit=limit)
+
+    async def _taken_up(self, claim: Claim, work: contextlib.AsyncExitStack) -> Attempt:
+        fence = claim.fence
+        board = fold(await self.ledger.entries(fence.tenant, fence.pipeline_id))
+        meta = {"pipeline": fence.pipeline_id, "attempt": str(fence.attempt)}
+        opener = await work.enter_async_context(self.gateways.opening(seconds=attempt_seconds(board), meta=meta))
+        self._openers[fence] = opener
+        work.callback(self._openers.pop, fence)
         attempt = Attempt(
-            fence=claim.fence,
-            board=fold(entries),
+            fence=fence,
+            board=board,
             rules=self._rules(claim.pipeline.spec),
             ledger=self.ledger,
             live=self.live,
-            gateway=self.gateway,
+            gateway=opener,
             answer_tokens=self.settings.answer_tokens,
             fallback_models=self.settings.fallbacks,
         )
@@ -295,18 +316,27 @@ class Services:
             await asyncio.sleep(self.settings.lease_seconds / 3)
             if not self._held:
                 continue
-            asked = set(self._held)
+            asked, asked_at = list(self._held.values()), time.monotonic()
             try:
                 kept = await self.ledger.renew(self.owner, lease_seconds=self.settings.lease_seconds)
             except TrilogueError as error:
                 logger.warning("leases were not renewed: %s", error.message)
                 continue
-            for key in asked - kept:
-                self._lose(key, Fenced("the lease was lost; another worker has taken the pipeline up"))
+            for hold in asked:
+                if hold.key in kept:
+                    hold.leased_until = asked_at + self.settings.lease_seconds
+                else:
+                    self._lose(hold, Fenced("the lease was lost; another worker has taken the pipeline up"))
 
-    def _lose(self, key: PipelineKey, why: Fenced) -> None:
-        if hold := self._held.get(key):
-            logger.warning("%s: %s", key[1], why.message)
+    def _may_stream(self, tenant: str, pipeline_id: str) -> bool:
+        """Whether what an agent says may be shown: not once the lease may be another's, or the pipeline was stopped."""
+        now = time.monotonic()
+        mine = (hold for hold in self._held.values() if hold.key == (tenant, pipeline_id))
+        return any(hold.lost is None and now < hold.leased_until for hold in mine)
+
+    def _lose(self, hold: Hold, why: Fenced) -> None:
+        if hold.lost is None and hold.fence in self._held:
+            logger.warning("%s: %s", hold.fence.pipeline_id, why.message)
             hold.lose(why)
 
     async def watch_heads(self) -> None:
@@ -315,18 +345,18 @@ class Services:
             await asyncio.sleep(_WATCH_EVERY)
             if not self._held:
                 continue
-            held = dict(self._held)
+            held = list(self._held.values())
             try:
-                heads = await self.ledger.heads(set(held))
+                heads = await self.ledger.heads({hold.key for hold in held})
             except TrilogueError as error:
                 logger.warning("stops cannot be seen: %s", error.message)
                 continue
-            for key, hold in held.items():
-                head = heads.get(key)
+            for hold in held:
+                head = heads.get(hold.key)
                 if head and head.stopped:
-                    self._lose(key, Fenced("the pipeline was stopped", code="stopped"))
+                    self._lose(hold, Fenced("the pipeline was stopped", code="stopped"))
                 elif head and head.attempt != hold.fence.attempt:
-                    self._lose(key, Fenced("another attempt has taken the pipeline up"))
+                    self._lose(hold, Fenced("another attempt has taken the pipeline up"))
 
     async def stop(self, pipeline_id: str, reason: str) -> None:
         """The emergency stop: from its commit on the ledger takes nothing from agents.
@@ -338,8 +368,7 @@ class Services:
         self.live.poster.post(await stop(self.ledger, TENANT, pipeline_id, reason))
 
     async def close(self) -> None:
-        for gateway in self._gateways.values():
-            await gateway.close()
+        await self.gateways.close()
 
 
 @asynccontextmanager
@@ -359,6 +388,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
 
         live = Live(url, password=password, board_ttl=settings.board_ttl, backfill=backfill)
         await stack.enter_async_context(live)
+        await _limit_tenant(ledger, settings)
         services = Services(settings=settings, ledger=ledger, live=live)
         stack.push_async_callback(services.close)
         renewing = asyncio.create_task(services.renew_leases())
@@ -366,6 +396,13 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         stack.callback(renewing.cancel)
         stack.callback(watching.cancel)
         yield services
+
+
+async def _limit_tenant(ledger: Ledger, settings: Settings) -> None:
+    """What all pipelines together may spend, where the settings say so."""
+    tokens, cost = settings.tenant_max_tokens, settings.tenant_max_cost
+    if tokens is not None or cost is not None:
+        await ledger.limit_tenant(TENANT, tokens=tokens, nanousd=None if cost is None else nanousd_of(cost))
 
 
 async def _redis(settings: Settings, stack: contextlib.AsyncExitStack) -> tuple[str, SecretStr | None]:

@@ -2,9 +2,10 @@
 
 Closed, it lets every call go. After `threshold` failures in a row it is open: nobody calls.
 After `open_seconds` it lets one trial call go; an answer closes it, a failure opens it anew.
-With Redis away each process goes by what it has seen itself.
+With Redis away, or slow, each process goes by what it has seen itself.
 """
 
+import asyncio
 import hashlib
 import time
 from dataclasses import dataclass
@@ -15,6 +16,12 @@ from redis.exceptions import NoScriptError
 
 from trilogue.live import keys
 from trilogue.live.connection import FAULTS
+from trilogue.live.ending import end
+
+ANSWER_WITHIN = 0.25
+"""Seconds. Two questions go with every model call, so they wait for less than others do."""
+LEFT_ALONE = 2.0
+"""Seconds until a Redis that failed or did not answer in time is asked again."""
 
 _TTL_MS = 600_000
 
@@ -54,6 +61,7 @@ class Breaker:
         self._failures = 0
         self._opened_at = 0.0
         self._trial_until = 0.0
+        self._away_until = 0.0
 
     async def admit(self) -> Admission:
         """Ask for one call."""
@@ -84,6 +92,23 @@ class Breaker:
 
     async def _call(self, what: str) -> int | None:
         """The script's answer; None with Redis away."""
+        if time.monotonic() < self._away_until:
+            return None
+        # A task of its own: redis-py may swallow a cancellation (`ending`), and a stop must not be lost here.
+        asking = asyncio.create_task(self._ask(what), name="breaker")
+        try:
+            await asyncio.wait({asking}, timeout=ANSWER_WITHIN)
+        except asyncio.CancelledError:
+            asking.cancel()
+            raise
+        if not asking.done():
+            await end(asking)
+        answer = None if asking.cancelled() else asking.result()
+        if answer is None:
+            self._away_until = time.monotonic() + LEFT_ALONE
+        return answer
+
+    async def _ask(self, what: str) -> int | None:
         arguments = (
             what,
             self._threshold,

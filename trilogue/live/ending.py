@@ -5,12 +5,13 @@ comes in the moment when the sending has just ended. One `cancel()` is therefore
 """
 
 import asyncio
+from typing import Any
 
 PATIENCE = 0.1
 """Seconds that a task gets to end before it is cancelled again."""
 
 
-async def end(task: asyncio.Task[None]) -> None:
+async def end(task: asyncio.Task[Any]) -> None:
     """Cancel `task` until it has ended. Raises what it died of, if it was not the cancellation."""
     while not task.done():
         task.cancel()

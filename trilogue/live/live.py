@@ -3,7 +3,7 @@
 It may be lost at any moment. Nothing here waits for it, except `ping`, which asks for it.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +15,7 @@ from trilogue.live.board import read_board, read_turns
 from trilogue.live.breaker import Breaker
 from trilogue.live.bus import Bus, Subscription
 from trilogue.live.connection import FAULTS, connect, unavailable
+from trilogue.live.expiring import shorten
 from trilogue.live.follow import POLL, Read, follow
 from trilogue.live.notice import Delta
 from trilogue.live.poster import Backfill, Poster
@@ -85,3 +86,7 @@ class Live:
     async def read_board(self, tenant: str, pipeline_id: str) -> dict[str, dict[str, Any]] | None:
         """The board's hashes by name; None where Redis has none or is away: fold the entries instead."""
         return await read_board(self._client, tenant, pipeline_id)
+
+    async def expire_boards(self, pipelines: Sequence[tuple[str, str]], *, ttl: float) -> int:
+        """Let the boards of `pipelines` live for at most `ttl` seconds more (`trilogue.live.expiring`)."""
+        return await shorten(self._client, pipelines, ttl=ttl)

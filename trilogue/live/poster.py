@@ -78,6 +78,8 @@ class Poster:
         self._deltas_due = 0.0
         self._away = False
         self._closing = False
+        self.may_stream: Callable[[str, str], bool] = lambda _tenant, _pipeline_id: True
+        """Asked when streamed text is about to be sent; entries need no leave, the ledger has taken them."""
         self._woken = asyncio.Event()
         self._settled = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
@@ -120,7 +122,7 @@ class Poster:
         lane.newest = self._ticket
         if lane.behind:
             return
-        if self._held >= ENTRIES_HELD:
+        if self._held >= ENTRIES_HELD or entry.kind is Kind.REWOUND:
             self._fall_behind(lane)
             return
         lane.entries.append(entry)
@@ -214,7 +216,11 @@ class Poster:
         deltas: list[script.Command] = []
         if self._deltas and self._deltas_due <= now:
             at = clock.now()
-            deltas = [script.streamed(*place[:2], delta, at) for place, delta in self._deltas.items()]
+            deltas = [
+                script.streamed(*place[:2], delta, at)
+                for place, delta in self._deltas.items()
+                if self.may_stream(*place[:2])
+            ]
             self._deltas.clear()
             self._deltas_due = now + DELTA_PAUSE
         await self._send([*ready, *filled], deltas, taken)
@@ -239,7 +245,12 @@ class Poster:
             return None
         try:
             async with asyncio.timeout(BACKFILL_TIMEOUT):
-                return await self._backfill(lane.tenant, lane.pipeline_id, int(posted or 0))
+                entries = await self._backfill(lane.tenant, lane.pipeline_id, int(posted or 0))
+                if posted and any(entry.kind is Kind.REWOUND for entry in entries):
+                    # What was undone lies on the board: it is made anew.
+                    await self._client.delete(*keys.of_pipeline(lane.tenant, lane.pipeline_id).declared)
+                    entries = await self._backfill(lane.tenant, lane.pipeline_id, 0)
+                return entries
         except Exception as error:  # noqa: BLE001  whatever is wrong with one pipeline must not keep the others
             self._put_off(lane, error)
             return None

@@ -1,114 +1,69 @@
-"""Reading one field of one secret from Vault (KV v2), or a clear error that never holds a secret.
+"""Secrets in Vault (KV v2): one field each, or a clear error that never holds a secret.
 
-Others need not know `hvac`, how AppRole logs in, or what a sealed Vault answers. What runs
-in the thread returns its errors instead of raising them: the traceback of what `Vault`
+Others need not know `hvac`, how AppRole logs in, or what a sealed Vault answers. One thread asks a
+Vault's questions, one after the other: the event loop never waits for an answer, and what is given
+back comes after what was asked for, also when nobody waits for either any more.
+
+What runs in the thread returns its errors instead of raising them: the traceback of what `Vault`
 raises then has no frame in which a token or another field's value is a local variable.
 """
 
 import asyncio
-import threading
+import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Self
-from urllib.parse import urlsplit
+from typing import Any, Protocol, Self, TypeVar
 
 import hvac  # type: ignore[import-untyped]  # ships no types, and no stubs exist
-from hvac.exceptions import (  # type: ignore[import-untyped]
-    Forbidden,
-    InvalidPath,
-    InvalidRequest,
-    Unauthorized,
-    UnexpectedError,
-    VaultDown,
-    VaultError,
-)
+from hvac.exceptions import Forbidden, UnexpectedError, VaultError  # type: ignore[import-untyped]
 from pydantic import SecretStr
-from requests.exceptions import RequestException, SSLError
 
-from trilogue.errors import Denied, Invalid, NotFound, TrilogueError, Unavailable
-from trilogue.settings import Settings
+from trilogue.errors import NotFound, TrilogueError
+from trilogue.secrets.access import VaultAccess
+from trilogue.secrets.faults import missing, reading_fault, unreachable
 
 OPENROUTER_KEY = ("api-keys/openrouter", "api_key")
 DRAGONFLY_PASSWORD = ("services/dragonfly", "password")
 """Path below the mount, and field (DESIGN section 10)."""
 
 TIMEOUT = 5.0
-"""Seconds that a read may take, its login included. Vault answers in milliseconds; secrets are
+"""Seconds that a read may take, with its login and its token. Vault answers in milliseconds; secrets are
 read before agents act, so a hanging Vault must be known quickly."""
 
-_REFUSED = (Forbidden, Unauthorized, InvalidRequest)  # 400 is Vault's answer to a wrong role or secret id
+
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, kw_only=True)
-class VaultAccess:
-    """Where Vault is and how to log in: with `token`, or with `role_id` and `secret_id` (AppRole).
+class Reader(Protocol):
+    """Whoever may read secrets."""
 
-    Attributes:
-        mount: where the KV v2 engine is mounted.
-        verify: whether TLS certificates are verified, or the path of the CA's PEM file to verify with.
+    async def read(self, path: str, field: str) -> SecretStr:
+        """The value of `field` in the secret at `path` below the mount, such as `api-keys/openrouter`.
 
-    Raises:
-        Invalid: address or credentials that cannot be right.
-    """
-
-    address: str
-    token: SecretStr | None = None
-    role_id: str | None = None
-    secret_id: SecretStr | None = None
-    mount: str = "secret"
-    namespace: str | None = None
-    verify: bool | str = True
-
-    def __post_init__(self) -> None:
-        _check_address(self.address)
-        if self.token is None and not (self.role_id and self.secret_id):
-            raise Invalid(
-                f"Vault at {self.address!r} needs credentials: set VAULT_TOKEN, or VAULT_ROLE_ID and VAULT_SECRET_ID"
-                " (in a vault-secrets block: token, or role id and secret id)",
-                code="vault_credentials",
-            )
-        if self.token is not None and not _fits_a_header(self.token.get_secret_value()):
-            raise Invalid(
-                f"the token for Vault at {self.address!r} is empty or holds characters that no token has,"
-                " such as a line break: set VAULT_TOKEN (or the block's token) to the token alone",
-                code="vault_credentials",
-            )
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> Self | None:
-        """What the settings say, or None where no address is set. A token comes before an AppRole."""
-        if settings.vault_addr is None:
-            return None
-        token = settings.vault_token
-        return cls(
-            address=settings.vault_addr,
-            token=token,
-            role_id=None if token else settings.vault_role_id,
-            secret_id=None if token else settings.vault_secret_id,
-            mount=settings.vault_mount,
-            namespace=settings.vault_namespace,
-            verify=(settings.vault_cacert or True) if settings.vault_verify else False,
-        )
+        Raises:
+            Unavailable: `vault_sealed` or `vault_unreachable` (down, silent for `TIMEOUT` seconds, TLS).
+            Denied: `vault_forbidden`: token, AppRole or policy do not allow it; `vault_role_refused` or
+                `vault_role_unfit`: there is no token to read with.
+            NotFound: `vault_path_missing` or `vault_field_missing` (also for an empty value or one that is no
+                text); `vault_role_missing`: the token role is not there.
+        """
 
 
 class Vault:
-    """A client of one Vault; use it as `async with Vault(access) as vault`. It never retries."""
+    """A client of one Vault; use it as `async with Vault(access) as vault`, or `close` it. It never retries.
+
+    Itself it reads with its login's own token; `trilogue.secrets.role_token` makes others.
+    """
 
     def __init__(self, access: VaultAccess) -> None:
-        self._access = access
-        self._lock = threading.Lock()  # a requests session is not made for several threads
+        self.access = access
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="vault")
         # An empty token, since None would make hvac look into the environment and ~/.vault-token.
-        self._client: Any = hvac.Client(
-            url=access.address,
-            token=access.token.get_secret_value() if access.token else "",
-            verify=access.verify,
-            timeout=TIMEOUT,
-            namespace=access.namespace,
-        )
+        self._client = self._new_client(access.token.get_secret_value() if access.token else "")
 
     def __repr__(self) -> str:
-        return f"Vault({self._access.address!r})"
+        return f"Vault({self.access.address!r})"
 
     async def __aenter__(self) -> Self:
         return self
@@ -116,134 +71,130 @@ class Vault:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._client.adapter.close()
+        await self.close()
+
+    async def close(self) -> None:
+        """Give an AppRole's login back and end the connections, once all that was asked is done."""
+        try:
+            await self.done(self._close)
+        finally:
+            self._thread.shutdown(wait=False)
 
     async def read(self, path: str, field: str) -> SecretStr:
-        """The value of `field` in the secret at `path` below the mount, such as `api-keys/openrouter`.
+        """As `Reader.read`."""
+        return await self.answer(lambda: self._read(path, field), self.where(path))
+
+    def where(self, path: str) -> str:
+        """A secret's whole path, as policies name it."""
+        return f"{self.access.mount}/data/{path}"
+
+    async def answer(self, question: Callable[[], T | TrilogueError], where: str) -> T:
+        """What `question` returns in the thread; raises the error that it returns.
 
         Raises:
-            Unavailable: `vault_sealed` or `vault_unreachable` (down, silent for `TIMEOUT` seconds, TLS).
-            Denied: `vault_forbidden`: token, AppRole or policy do not allow it.
-            NotFound: `vault_path_missing` or `vault_field_missing` (also for an empty value or one that is no text).
+            Unavailable: no answer within `TIMEOUT` seconds.
         """
-        where = f"{self._access.mount}/data/{path}"
         try:
             async with asyncio.timeout(TIMEOUT):
-                found = await asyncio.to_thread(self._look_up, path, field, where)
+                found = await asyncio.get_running_loop().run_in_executor(self._thread, question)
         except TimeoutError:
-            found = self._unreachable(where, f"no answer within {TIMEOUT:g} s")
+            found = unreachable(self.access, where, f"no answer within {TIMEOUT:g} s")
         if isinstance(found, TrilogueError):
             raise found
         return found
 
-    def _look_up(self, path: str, field: str, where: str) -> SecretStr | TrilogueError:
-        try:
-            with self._lock:
-                answer = self._logged_in(lambda: self._read_version(path))
-        except (VaultError, OSError) as error:  # requests' errors are OSErrors, as is a CA file that is not there
-            return self._explained(error, where)
-        fields = _fields(answer)
-        if fields is None:
-            return self._missing(where)
-        value = fields.get(field)
-        if isinstance(value, str) and value:
-            return SecretStr(value)
-        known = ", ".join(sorted(fields)) or "none"
-        return NotFound(
-            f"the secret {where!r} in Vault at {self._access.address!r} has no text in field {field!r}"
-            f" (its fields: {known}): write it with `vault kv patch`",
-            code="vault_field_missing",
-        )
+    async def done(self, job: Callable[[], None]) -> None:
+        """Have `job` done in the thread after all that was asked so far, also when the caller is cancelled.
 
-    def _logged_in(self, question: Callable[[], object]) -> object:
-        if self._access.token is not None:
-            return question()
+        Waits for it, but no longer than `TIMEOUT` seconds.
+        """
+        doing = asyncio.wrap_future(self._thread.submit(job))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TIMEOUT):
+                await asyncio.shield(doing)
+
+    # Only in the thread.
+
+    def logged_in(self, question: Callable[[Any], object]) -> object:
+        """What `question` finds with a client that is logged in; raises what hvac and requests raise."""
+        if self.access.token is not None:
+            return question(self._client)
         fresh = not self._client.token
         if fresh:
             self._log_in()
         try:
-            return question()
+            return question(self._client)
         except Forbidden:
             if fresh:
                 raise
         # The token of an earlier login ends after its time or its number of uses.
         self._log_in()
-        return question()
+        return question(self._client)
+
+    def client_of(self, token: str) -> Any:
+        """A client with another token, on the same connections."""
+        return self._new_client(token, session=self._client.session)
+
+    def field_of(self, path: str, field: str, answer: object) -> SecretStr | NotFound:
+        """The field of a secret in KV v2's answer."""
+        fields = _fields(answer)
+        if fields is None:
+            return missing(self.access, self.where(path))
+        value = fields.get(field)
+        if isinstance(value, str) and value:
+            return SecretStr(value)
+        known = ", ".join(sorted(fields)) or "none"
+        return NotFound(
+            f"the secret {self.where(path)!r} in Vault at {self.access.address!r} has no text in field {field!r}"
+            f" (its fields: {known}): write it with `vault kv patch`",
+            code="vault_field_missing",
+        )
+
+    def version_of(self, client: Any, path: str) -> object:
+        """KV v2's answer; raises what hvac and requests raise."""
+        return _checked(
+            client.secrets.kv.v2.read_secret_version(path, mount_point=self.access.mount, raise_on_deleted_version=True)
+        )
+
+    def _read(self, path: str, field: str) -> SecretStr | TrilogueError:
+        try:
+            answer = self.logged_in(lambda client: self.version_of(client, path))
+        except (VaultError, OSError) as error:  # requests' errors are OSErrors, as is a CA file that is not there
+            return reading_fault(error, self.access, self.where(path), role=None)
+        return self.field_of(path, field, answer)
 
     def _log_in(self) -> None:
-        assert self._access.secret_id is not None
-        answer = self._client.auth.approle.login(
-            self._access.role_id, self._access.secret_id.get_secret_value(), use_token=False
+        assert self.access.secret_id is not None
+        answer = _checked(
+            self._client.auth.approle.login(
+                self.access.role_id, self.access.secret_id.get_secret_value(), use_token=False
+            )
         )
-        if not isinstance(answer, dict):
-            raise UnexpectedError
         self._client.token = answer["auth"]["client_token"]
 
-    def _read_version(self, path: str) -> object:
-        answer = self._client.secrets.kv.v2.read_secret_version(
-            path, mount_point=self._access.mount, raise_on_deleted_version=True
-        )
-        if not isinstance(answer, dict):
-            raise UnexpectedError
-        return answer
+    def _close(self) -> None:
+        if self.access.token is None and self._client.token:
+            with contextlib.suppress(VaultError, OSError):  # not every AppRole may; its token ends by itself
+                self._client.auth.token.revoke_self()
+        self._client.adapter.close()
 
-    def _explained(self, error: VaultError | OSError, where: str) -> TrilogueError:
-        address = self._access.address
-        match error:
-            case InvalidPath():
-                return self._missing(where)
-            case VaultDown(errors=[*answers]) if any("sealed" in answer for answer in answers):
-                return Unavailable(
-                    f"Vault at {address!r} is sealed, so {where!r} cannot be read: unseal it", code="vault_sealed"
-                )
-            case error if isinstance(error, _REFUSED):
-                login = "token" if self._access.token else "AppRole"
-                return Denied(
-                    f"Vault at {address!r} refused to let this {login} read {where!r}: check that the {login}"
-                    f" is still valid and that its policy allows `read` on {where!r}",
-                    code="vault_forbidden",
-                )
-            case SSLError():
-                return self._unreachable(
-                    where, "TLS failed; set VAULT_CACERT (in the block: CA file) to the CA's certificate"
-                )
-            case VaultError() | RequestException():
-                return self._unreachable(where, type(error).__name__)
-            case _:
-                return self._unreachable(where, f"the CA file {self._access.verify!r} cannot be read")
-
-    def _missing(self, where: str) -> NotFound:
-        namespace = f" in namespace {self._access.namespace!r}" if self._access.namespace else ""
-        return NotFound(
-            f"Vault at {self._access.address!r} has no secret {where!r}{namespace}: write it with `vault kv put`,"
-            f" or check that {self._access.mount!r} is the mount of a KV v2 engine",
-            code="vault_path_missing",
-        )
-
-    def _unreachable(self, where: str, reason: str) -> Unavailable:
-        return Unavailable(
-            f"Vault at {self._access.address!r} could not be asked for {where!r} ({reason}):"
-            " check that VAULT_ADDR (or the block's address) is right and that Vault is up",
-            code="vault_unreachable",
+    def _new_client(self, token: str, session: Any = None) -> Any:
+        access = self.access
+        return hvac.Client(
+            url=access.address,
+            token=token,
+            verify=access.verify,
+            timeout=TIMEOUT,
+            namespace=access.namespace,
+            session=session,
         )
 
 
-def _check_address(address: str) -> None:
-    try:
-        parts = urlsplit(address)
-        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        parts, usable = None, False
-    if parts is not None and parts.password is not None:
-        raise Invalid("Vault's address may hold no password: give a token or an AppRole", code="vault_address")
-    if not usable:
-        raise Invalid(
-            f"Vault's address must be such as 'https://vault.example:8200', not {address!r}", code="vault_address"
-        )
-
-
-def _fits_a_header(token: str) -> bool:
-    return token.isascii() and token.isprintable() and bool(token) and " " not in token
+def _checked(answer: object) -> dict[str, Any]:
+    """An answer that is Vault's own: hvac gives other servers' answers as they are."""
+    if not isinstance(answer, dict):
+        raise UnexpectedError
+    return answer
 
 
 def _fields(answer: object) -> dict[str, Any] | None:
