@@ -59,7 +59,7 @@ async def test_a_lease_ends_by_the_databases_clock_and_the_pipeline_can_be_taken
     assert claim.pipeline.read_at >= lease_until > before.read_at - clock.SECOND
     assert abs(claim.pipeline.read_at - clock.now()) < 60 * clock.SECOND
     assert claim.previous_flow_run_id == "run-1"
-    assert await ledger.renew("dead", lease_seconds=60) == set()
+    assert await ledger.renew("dead", {("default", "p-1")}, lease_seconds=60) == set()
     await ledger.release(dead.fence, owner="dead")
     assert (await ledger.get_pipeline("default", "p-1")).lease_owner == "alive"
 
@@ -77,20 +77,22 @@ async def test_only_what_was_left_without_release_is_orphaned(ledger: Ledger) ->
     assert orphaned == {"p-dead", "p-running"}
 
 
-async def test_renewing_prolongs_all_leases_of_one_owner_and_no_others(ledger: Ledger) -> None:
-    for n in range(4):
-        await ledger.spawn("default", f"p-{n}", [SPAWNED], at=clock.now())
-    for n, owner in enumerate(["mine", "mine", "yours"]):
-        await ledger.claim("default", f"p-{n}", owner=owner, lease_seconds=5, flow_run_id=None)
+async def test_renewing_prolongs_the_leases_that_their_owner_holds_and_no_others(ledger: Ledger) -> None:
+    owners = {"p-0": "mine", "p-1": "mine", "p-2": "yours", "p-3": "mine"}
+    for pipeline_id, owner in owners.items():
+        await ledger.spawn("default", pipeline_id, [SPAWNED], at=clock.now())
+        await ledger.claim("default", pipeline_id, owner=owner, lease_seconds=5, flow_run_id=None)
     await ledger.append_outside("default", "p-1", lambda _: [Draft(kind=Kind.GUIDANCE, body={"text": "x"})], at=1)
-    assert await ledger.renew("mine", lease_seconds=600) == {("default", "p-0")}
-    untils = [(await ledger.get_pipeline("default", f"p-{n}")) for n in range(4)]
-    left = [row.lease_until - row.read_at if row.lease_until else None for row in untils]
+    held = {("default", pipeline_id) for pipeline_id in ("p-0", "p-1", "p-2")}
+    assert await ledger.renew("mine", held, lease_seconds=600) == {("default", "p-0")}
+    rows = [await ledger.get_pipeline("default", pipeline_id) for pipeline_id in owners]
+    left = [row.lease_until - row.read_at if row.lease_until else None for row in rows]
     assert left[0]
     assert left[0] > 500 * clock.SECOND
     assert left[1] is None
-    assert left[2]
-    assert left[2] <= 5 * clock.SECOND
+    for forgotten_or_others in left[2:]:
+        assert forgotten_or_others
+        assert forgotten_or_others <= 5 * clock.SECOND
 
 
 async def test_what_cannot_be_claimed_says_why(ledger: Ledger) -> None:

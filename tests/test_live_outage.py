@@ -12,6 +12,7 @@ from tests.fixtures.valkey import OwnServer
 from trilogue.entry import Entry
 from trilogue.errors import Unavailable
 from trilogue.live import Live, Signal
+from trilogue.live.breaker import Admission, Breaker
 
 PIPELINE = "p-7k3m9q2xw4bd"
 
@@ -75,6 +76,40 @@ async def test_a_server_that_hangs_holds_up_nobody(valkey_server: OwnServer, boo
         valkey_server.thaw()
         await until(lambda: live.poster.flush(1))
         assert await posted(live, PIPELINE) == 1
+
+
+async def test_a_server_that_hangs_delays_a_call_by_a_moment_and_its_breaker_is_shared_again_afterwards(
+    valkey_server: OwnServer, book: Book
+) -> None:
+    def breaker(live: Live) -> Breaker:
+        return live.breaker("https://models.example/v1", failures=3, open_seconds=60, trial_seconds=60)
+
+    async with (
+        Live(valkey_server.url, board_ttl=60, backfill=book.backfill) as one_live,
+        Live(valkey_server.url, board_ttl=60, backfill=book.backfill) as other_live,
+    ):
+        one, other = breaker(one_live), breaker(other_live)
+        assert await one.admit() == Admission()
+        valkey_server.freeze()
+        start = time.perf_counter()
+        for _ in range(2):
+            assert await one.admit() == Admission()
+            await one.note(ok=False)
+        assert time.perf_counter() - start < 1.0
+        asking = asyncio.create_task(other.admit())
+        await asyncio.sleep(0)
+        asking.cancel()
+        start = time.perf_counter()
+        with pytest.raises(asyncio.CancelledError):  # a stop does not wait for Redis
+            await asking
+        assert time.perf_counter() - start < 0.2
+        valkey_server.thaw()
+
+        async def seen_by_the_other() -> bool:
+            await one.note(ok=False)
+            return (await other.admit()).wait > 0
+
+        await until(seen_by_the_other)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

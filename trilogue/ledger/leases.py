@@ -1,6 +1,8 @@
 """Leases: which worker may act for a pipeline, and until when, by the database's clock."""
 
-from sqlalchemy import Connection, update
+from collections.abc import Set as AbstractSet
+
+from sqlalchemy import Connection, tuple_, update
 
 from trilogue.clock import seconds
 from trilogue.errors import Conflict
@@ -51,11 +53,14 @@ def claim(
     )
 
 
-def renew(connection: Connection, owner: str, *, lease_seconds: float) -> set[PipelineKey]:
-    """Prolong all leases of `owner`, also those that ran out but that nobody took; returns which they are."""
+def renew(
+    connection: Connection, owner: str, keys: AbstractSet[PipelineKey], *, lease_seconds: float
+) -> set[PipelineKey]:
+    """Prolong those leases of `keys` that are still `owner`'s, also ones that ran out but that nobody took; returns
+    which they are. A lease that its owner forgot runs out, so that its pipeline is not lost."""
     prolonged = (
         update(pipelines)
-        .where(pipelines.c.lease_owner == owner)
+        .where(pipelines.c.lease_owner == owner, tuple_(pipelines.c.tenant, pipelines.c.id).in_(list(keys)))
         .values(lease_until=database_now() + seconds(lease_seconds))
         .returning(pipelines.c.tenant, pipelines.c.id)
     )

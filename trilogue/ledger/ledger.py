@@ -138,9 +138,9 @@ class Ledger:
             )
         )
 
-    async def renew(self, owner: str, *, lease_seconds: float) -> set[PipelineKey]:
-        """Prolong every lease that is still `owner`'s; returns whose they are."""
-        return await self._writer.write(lambda c: leases.renew(c, owner, lease_seconds=lease_seconds))
+    async def renew(self, owner: str, keys: AbstractSet[PipelineKey], *, lease_seconds: float) -> set[PipelineKey]:
+        """Prolong the leases of `keys` that are still `owner`'s; returns whose they are."""
+        return await self._writer.write(lambda c: leases.renew(c, owner, keys, lease_seconds=lease_seconds))
 
     async def release(self, fence: Fence, *, owner: str) -> None:
         """Give a lease back; does nothing where it is no longer `owner`'s."""

@@ -129,13 +129,18 @@ def _round_started(entry: Entry, body: Mapping[str, Any], changes: Changes) -> N
         "deadline_at": body["deadline"],
         "orchestration_started_at": entry.at,
     }
-    if "max_cost_nanousd" in body:
-        changes.limits[""] = {"nanousd_limit": body["max_cost_nanousd"]}
+    _raise_limit(body, changes)
 
 
 def _resumed(_: Entry, body: Mapping[str, Any], changes: Changes) -> None:
     if body["deadline"] is not None:
         changes.pipeline["deadline_at"] = body["deadline"]
+    _raise_limit(body, changes)
+
+
+def _raise_limit(body: Mapping[str, Any], changes: Changes) -> None:
+    if "max_cost_nanousd" in body:
+        changes.limits[""] = {"nanousd_limit": body["max_cost_nanousd"]}
 
 
 def _agent_spawned(entry: Entry, body: Mapping[str, Any], changes: Changes) -> None:
