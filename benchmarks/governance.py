@@ -1,16 +1,17 @@
 """What governance costs a turn: the decision, what the agent is shown, both commits and the post, without the call."""
 
 import asyncio
+import random
 import time
 from collections.abc import Iterator
 
 from benchmarks.figures import Figure
 from benchmarks.servers import postgres, temporary_home, valkey
 from trilogue import clock, phases
-from trilogue.actions import Find, Offer
+from trilogue.actions import Find
 from trilogue.agent import NEGOTIATORS, Role
 from trilogue.attempt import Attempt
-from trilogue.board import Agent, OpenTurn
+from trilogue.board import Agent
 from trilogue.deliberation.room import Answer
 from trilogue.deliberation.turns import take_turn
 from trilogue.governance.budgets import Settlement
@@ -22,8 +23,8 @@ from trilogue.settings import load_settings
 from trilogue.spec import PipelineSpec
 
 _PIPELINES, _TURNS = 16, 12
-_CALL = 0.25
-"""Seconds of a model call: agents wait for their models most of the time, and commit when those have answered."""
+_CALL = (0.15, 0.35)
+"""Seconds of a model call: agents wait for their models most of the time, and not all for the same."""
 _AIM = 8.0
 _FOUND = Find(action="find", title="A finding", text="words " * 60, evidence="a source", confidence=0.7, complexity=0.4)
 
@@ -50,32 +51,38 @@ async def _measured(url: str, redis_url: str, database: str, aim: float | None) 
         value=median,
         unit="ms",
         aim=aim,
-        note=f"median of {len(costs)} turns; p99 {slow:.0f} ms; a call takes {_CALL:g} s",
+        note=f"median of {len(costs)} turns; p99 {slow:.0f} ms; a call takes {_CALL[0]:g} to {_CALL[1]:g} s",
     )
 
 
 async def _carried(services: Services, costs: list[float]) -> None:
     pipeline_id = await services.spawn(PipelineSpec(objective="measure", mode="local"), may_rehearse=True)
     async with services.attempt(pipeline_id, flow_run_id=None) as attempt:
-        attempt.__class__ = _Answered
+        calls = _Calls()
+        attempt.ask = calls.ask  # type: ignore[method-assign, assignment]  # only its time counts
         models = dict.fromkeys(Role, "rehearsal")
         await attempt.append(lambda board: phases.enlisted(board, models, clock.now()) + phases.running(board))
-        await asyncio.gather(*(_turns(attempt, role, costs) for role in NEGOTIATORS))
+        await asyncio.gather(*(_turns(attempt, role, calls, costs) for role in NEGOTIATORS))
 
 
-async def _turns(attempt: Attempt, role: Role, costs: list[float]) -> None:
+async def _turns(attempt: Attempt, role: Role, calls: "_Calls", costs: list[float]) -> None:
     agent = attempt.board.agent_in(role)
     assert agent is not None
     for _ in range(_TURNS):
         began = time.perf_counter()
         await take_turn(attempt, agent, Phase.RUN)
-        costs.append(time.perf_counter() - began - _CALL)
+        costs.append(time.perf_counter() - began - calls.took[agent.agent_id])
 
 
-class _Answered(Attempt):
-    """An attempt whose models take their time and say the same whatever they are asked."""
+class _Calls:
+    """Models that take their time and say the same whatever they are asked; `took` are the seconds of the last call."""
 
-    async def ask(self, agent: Agent, turn: OpenTurn, prompt: str, offer: Offer) -> Answer:  # noqa: ARG002
-        await asyncio.sleep(_CALL)
+    def __init__(self) -> None:
+        self.took: dict[str, float] = {}
+
+    async def ask(self, agent: Agent, *_: object) -> Answer:
+        began = time.perf_counter()
+        await asyncio.sleep(random.uniform(*_CALL))
+        self.took[agent.agent_id] = time.perf_counter() - began
         spent = {"model": "m", "usage": None, "cost_nanousd": 0, "calls": 1}
         return Answer(actions=(_FOUND,), spent=spent, settled=Settlement())

@@ -6,8 +6,13 @@ from pydantic import Field, HttpUrl, SecretStr, model_validator
 
 from blocks.base import SettingsBlock
 from trilogue.errors import Invalid
-from trilogue.secrets.vault import OPENROUTER_KEY, Vault, VaultAccess
+from trilogue.secrets.access import VaultAccess
+from trilogue.secrets.role_token import reader_for
+from trilogue.secrets.vault import OPENROUTER_KEY, Vault
 from trilogue.settings import Settings
+
+_READING = 60.0
+"""Seconds that a token for one reading may live; it is revoked at once."""
 
 
 class VaultSecrets(SettingsBlock):
@@ -54,6 +59,12 @@ class VaultSecrets(SettingsBlock):
         title="AppRole: secret id",
         description="Used together with the role id when no token is given.",
     )
+    token_role: str | None = Field(
+        default=None,
+        title="Token role",
+        description="Role from which each attempt at a pipeline gets a token of its own, revoked at its end."
+        " Leave it empty to read with the login's own token.",
+    )
     mount: str = Field(
         default="secret",
         title="Mount",
@@ -93,6 +104,7 @@ class VaultSecrets(SettingsBlock):
             token=settings.vault_token,
             role_id=settings.vault_role_id,
             secret_id=settings.vault_secret_id,
+            token_role=settings.vault_token_role,
             mount=settings.vault_mount,
             namespace=settings.vault_namespace,
             verify=settings.vault_verify,
@@ -100,8 +112,13 @@ class VaultSecrets(SettingsBlock):
         )
 
     def overrides(self) -> dict[str, Any]:
-        """All of Vault's settings: an environment's token must never be sent to this block's address."""
-        return {
+        """All of Vault's settings: an environment's token must never be sent to this block's address.
+
+        Only a token role that the environment asks for stays, where the block names none: it is no secret,
+        and to drop it would quietly allow more.
+        """
+        role = {"vault_token_role": self.token_role} if self.token_role else {}
+        return role | {
             "vault_addr": self.address,
             "vault_token": self.token,
             "vault_role_id": self.role_id,
@@ -119,9 +136,12 @@ class VaultSecrets(SettingsBlock):
         return access
 
     async def read(self, path: str, field: str) -> SecretStr:
-        """The value of `field` in the secret at `path` below the mount; raises as `Vault.read` does."""
-        async with Vault(self.access()) as vault:
-            return await vault.read(path, field)
+        """The value of `field` in the secret at `path` below the mount, read as an attempt does.
+
+        Raises as `trilogue.secrets.vault.Reader.read` does.
+        """
+        async with Vault(self.access()) as vault, reader_for(vault, seconds=_READING, meta={}) as reader:
+            return await reader.read(path, field)
 
     async def check(self) -> None:
         """Raise what is wrong unless the OpenRouter key can be read through this block."""

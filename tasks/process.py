@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from prefect import runtime
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -32,6 +33,12 @@ logger = logging.getLogger(__name__)
 
 _ASK_EVERY = 1.0
 """Seconds; a cancellation in Prefect has to have stopped everything after three (DESIGN section 6)."""
+
+_CANCEL_AGAIN = 2.0
+"""Seconds until a flow run that SIGTERM cut off, and that goes on, is cut off again."""
+
+_ANSWERED_WITHIN = 5.0
+"""Seconds for Prefect to say whether a run is being cancelled, of the 30 until its runner kills the process."""
 
 
 class Cancellations:
@@ -89,6 +96,57 @@ class Process:
         """
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self.on_sigterm)
+
+
+@contextmanager
+def ending_in_order_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end this flow run, which has the process to itself, without breaking into it.
+
+    What Prefect sets at a flow's start raises an exception wherever the event loop happens to be, where it may end
+    the wrong task or none. A run that is being cancelled in Prefect is left to the watch, which stops its pipeline;
+    any other, as on a machine that is being drained, is cut off, which gives the lease back at once.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # nor did Prefect set anything
+        return
+    loop, work, flow_run_id = asyncio.get_running_loop(), asyncio.current_task(), UUID(str(runtime.flow_run.id))
+    assert work is not None
+    ending: asyncio.Task[None] | None = None
+    over = False
+
+    def begin() -> None:
+        nonlocal ending
+        if not over and ending is None:
+            ending = loop.create_task(_end(work, flow_run_id))
+
+    before = signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(begin))
+    try:
+        yield
+    finally:
+        over = True
+        if ending is not None:
+            ending.cancel()
+        if runtime.flow_run.parent_flow_run_id is not None:
+            signal.signal(signal.SIGTERM, before)
+        # Otherwise Prefect puts back what was there before the run, once the run's end is reported.
+
+
+async def _end(work: asyncio.Task[Any], flow_run_id: UUID) -> None:
+    """Cancel the work until it ends, unless Prefect says that the run is being cancelled."""
+    while True:
+        if not await _cancelled_in_prefect(flow_run_id):
+            work.cancel()
+        await asyncio.sleep(_CANCEL_AGAIN)
+
+
+async def _cancelled_in_prefect(flow_run_id: UUID) -> bool:
+    try:
+        async with asyncio.timeout(_ANSWERED_WITHIN), get_client() as client:
+            state = (await client.read_flow_run(flow_run_id)).state
+    except Exception as error:  # noqa: BLE001  (whatever Prefect's client raises; Prefect never decides)
+        logger.warning("Prefect does not say whether this run is cancelled: %s", type(error).__name__)
+        return False
+    return state is not None and (state.is_cancelling() or state.is_cancelled())
 
 
 _process: ContextVar[Process] = ContextVar("process")

@@ -10,4 +10,5 @@ pytest_plugins = [
     "tests.driving",
     "tests.terminals",
     "tests.command",
+    "tests.fixtures.vault_attempts",
 ]

@@ -15,7 +15,8 @@ from blocks.registration import register
 from tests.fixtures.prefect import PrefectServer
 from tests.fixtures.vault import AppRole, VaultServer
 from trilogue.errors import Denied, Invalid, Unavailable
-from trilogue.secrets.vault import OPENROUTER_KEY, Vault, VaultAccess
+from trilogue.secrets.access import VaultAccess
+from trilogue.secrets.vault import OPENROUTER_KEY, Vault
 from trilogue.settings import DEFAULT_MODEL, OPENROUTER_URL, Settings, load_settings
 
 OLD = {

@@ -1,4 +1,4 @@
-"""The API key of a run is nowhere afterwards: ledger, Redis, Prefect, logs, output. Neither is the Vault token."""
+"""The API key of a run is nowhere afterwards: ledger, Redis, Prefect, logs, output. Neither is a Vault token."""
 
 import asyncio
 import base64
@@ -6,21 +6,24 @@ import contextlib
 import secrets
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from redis import Redis
 
 from tests.fixtures.valkey import OwnServer
-from tests.fixtures.vault import READER, AppRole, VaultServer
+from tests.fixtures.vault import TokenRole, VaultServer
+from tests.fixtures.vault_attempts import AliveTokens, keep_key
+from tests.fixtures.vault_tap import tapped
 from tests.terminals import Finished, Installation, until
 from trilogue.models.rehearsal.script import rehearse
-from trilogue.testing.openrouter import OpenRouterServer, serving
+from trilogue.testing.openrouter import serving
 from trilogue.testing.plans import Ok, Seen, Status, Step
 
+T = TypeVar("T")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 OBJECTIVE = "Design a caching strategy"
@@ -79,14 +82,14 @@ def key() -> str:
 
 
 @contextmanager
-def openrouter(key: str, plan: Callable[[Seen], Step]) -> Iterator[OpenRouterServer]:
-    """OpenRouter's protocol over HTTP, for whoever has the key."""
+def aside(serving_it: AbstractAsyncContextManager[T]) -> Iterator[T]:
+    """What serves in an event loop, in a thread of its own."""
     loop, ready = asyncio.new_event_loop(), threading.Event()
     over = asyncio.Event()
-    made: list[OpenRouterServer] = []
+    made: list[T] = []
 
     async def serve() -> None:
-        async with serving(rehearse, key=key, plan=plan, latency=0.2) as server:
+        async with serving_it as server:
             made.append(server)
             ready.set()
             await over.wait()
@@ -102,20 +105,30 @@ def openrouter(key: str, plan: Callable[[Seen], Step]) -> Iterator[OpenRouterSer
         loop.close()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """The variables by which a run finds the key, and what must not be found afterwards."""
+
+    variables: dict[str, str]
+    secrets: Callable[[], list[str]]
+
+
 @pytest.fixture(params=["environment", "vault"])
-def given(request: pytest.FixtureRequest, key: str) -> Iterator[dict[str, str]]:
-    """The variables by which a run finds the key: itself, or a Vault that has it."""
+def given(request: pytest.FixtureRequest, key: str) -> Iterator[Given]:
+    """The key itself, or a Vault that has it and gives each attempt a token of its own to read it with."""
     if request.param == "environment":
-        yield {"OPENROUTER_API_KEY": key}
+        yield Given(variables={"OPENROUTER_API_KEY": key}, secrets=lambda: [key])
         return
     server: VaultServer = request.getfixturevalue("vault_server")
-    root: Any = request.getfixturevalue("vault_root")
-    _: AppRole = request.getfixturevalue("vault_approle")  # makes the policy
-    kv = root.secrets.kv.v2
-    kv.create_or_update_secret(path="api-keys/openrouter", secret={"api_key": key})
-    token = root.auth.token.create(policies=[READER], ttl="10m")["auth"]["client_token"]
-    yield {"VAULT_ADDR": server.address, "VAULT_TOKEN": token}
-    kv.delete_metadata_and_all_versions(path="api-keys/openrouter")
+    role: TokenRole = request.getfixturevalue("vault_role")
+    alive: AliveTokens = request.getfixturevalue("alive_tokens")
+    keep_key(request.getfixturevalue("vault_root"), key)
+    with aside(tapped(server.address)) as tap:
+        named = {"VAULT_ADDR": tap.address, "VAULT_TOKEN": role.login, "TRILOGUE_VAULT_TOKEN_ROLE": role.name}
+        yield Given(variables=named, secrets=lambda: [key, *{asked.token for asked in tap.asked}])
+        assert len(set(tap.tokens("secret/data/api-keys"))) >= 3
+        assert role.login in {asked.token for asked in tap.asked}
+        assert alive() == []
 
 
 def forms(secret: str) -> list[bytes]:
@@ -154,20 +167,19 @@ def servers_with(installation: Installation, terminal_pid: int, secrets_: list[s
 
 
 def test_neither_key_nor_vault_token_is_anywhere_after_runs_that_complete_and_fail(
-    installation: Installation, wire: Wire, key: str, given: dict[str, str]
+    installation: Installation, wire: Wire, key: str, given: Given
 ) -> None:
-    secrets_ = [key, *([given["VAULT_TOKEN"]] if "VAULT_TOKEN" in given else [])]
     echo = Status(code=401, message=f"Incorrect API key provided: {key}", metadata={"raw": f"Bearer {key}"})
     failing = False
 
     def plan(seen: Seen) -> Step:
         return echo if failing and seen.path == "/chat/completions" else Ok()
 
-    with openrouter(key, plan) as server:
-        variables = given | {"REDIS_URL": wire.server.url, "OPENROUTER_BASE_URL": server.url}
+    with aside(serving(rehearse, key=key, plan=plan, latency=0.2)) as server:
+        variables = given.variables | {"REDIS_URL": wire.server.url, "OPENROUTER_BASE_URL": server.url}
         terminal = installation.start("run", OBJECTIVE, env=variables).shows("ORCHESTRATE")
         assert len(installation.pids()) > 1
-        assert servers_with(installation, terminal.pid, secrets_) == []
+        assert servers_with(installation, terminal.pid, given.secrets()) == []
         completed = terminal.ended()
         assert completed.code == 0, completed
         assert "COMPLETED" in completed.out
@@ -185,6 +197,7 @@ def test_neither_key_nor_vault_token_is_anywhere_after_runs_that_complete_and_fa
         assert (debugged.code, wrong.code) == (1, 2)
         looks = [installation.run(*look) for look in (("list", "--json"), ("status", failed.document["pipeline_id"]))]
 
+    secrets_ = given.secrets()
     before_end = places_with(installation, [completed, failed, debugged, wrong, *looks], wire, secrets_)
     until(lambda: not installation.pids(), within=15)
     assert before_end == places_with(installation, [], wire, secrets_) == []

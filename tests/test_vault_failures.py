@@ -14,7 +14,8 @@ from pydantic import SecretStr
 from tests.fixtures.vault import AppRole, VaultServer
 from trilogue.errors import Denied, Invalid, NotFound, TrilogueError, Unavailable
 from trilogue.secrets import vault as reading
-from trilogue.secrets.vault import OPENROUTER_KEY, Vault, VaultAccess
+from trilogue.secrets.access import VaultAccess
+from trilogue.secrets.vault import OPENROUTER_KEY, Vault
 
 TOKEN = "token-canary-5e1d"
 SECRET_ID = "secret-id-canary-8b2f"

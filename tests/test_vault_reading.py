@@ -7,7 +7,8 @@ from pydantic import SecretStr
 
 from tests.fixtures.vault import AppRole, VaultServer
 from trilogue.errors import Denied, Invalid, Unavailable
-from trilogue.secrets.vault import DRAGONFLY_PASSWORD, OPENROUTER_KEY, Vault, VaultAccess
+from trilogue.secrets.access import VaultAccess
+from trilogue.secrets.vault import DRAGONFLY_PASSWORD, OPENROUTER_KEY, Vault
 from trilogue.settings import load_settings
 
 KEY = "sk-or-canary-key-93"

@@ -98,7 +98,8 @@ async def effective(settings: Settings) -> Settings:
     """The settings with the Prefect blocks over them, where a Prefect server is configured."""
     if not prefect_configured():
         return settings
-    from blocks.loading import configured  # noqa: PLC0415  (imports Prefect)
+    with _environment(_QUIET):  # which Prefect reads when it is imported, as it is here by commands that look first
+        from blocks.loading import configured  # noqa: PLC0415
 
     return await configured(settings)
 

@@ -166,11 +166,6 @@ def round_begun(
     taking_part = NEGOTIATORS if revive else [agent.role for agent in board.voters()]
     deadline = now + seconds(timeout)
     at_work = [_at_work(board, role, models, deadline, asked.max_tokens) for role in taking_part]
-    raised = {}
-    if asked.max_tokens is not None:
-        raised["max_tokens"] = asked.max_tokens
-    if asked.max_cost is not None:
-        raised["max_cost_nanousd"] = nanousd_of(asked.max_cost)
     return [
         Draft(kind=Kind.STATUS, body={"status": Status.ORCHESTRATING.value, "error": None}),
         Draft(kind=Kind.PHASE_STARTED, body={"phase": Phase.ORCHESTRATE.value}),
@@ -185,12 +180,22 @@ def round_begun(
                 "timeout": timeout,
                 "deadline": deadline,
                 "reason": asked.reason,
-                **raised,
+                **_raised(asked),
             },
         ),
         *([Draft(kind=Kind.GUIDANCE, actor=PERSON, body={"text": asked.guidance})] if asked.guidance.strip() else []),
         *(draft for drafts in at_work for draft in drafts),
     ]
+
+
+def _raised(asked: RoundSpec) -> dict[str, int]:
+    """The limits that a person sets anew, as entries record them."""
+    raised = {}
+    if asked.max_tokens is not None:
+        raised["max_tokens"] = asked.max_tokens
+    if asked.max_cost is not None:
+        raised["max_cost_nanousd"] = nanousd_of(asked.max_cost)
+    return raised
 
 
 def _at_work(
@@ -256,17 +261,22 @@ def check_resumable(board: Board, reason: str) -> None:
         raise Conflict("a stopped pipeline is resumed only with a reason; give one with --reason", code="reason_needed")
 
 
-def resumed(board: Board, now: Micros, models: Mapping[Role, str], reason: str) -> list[Draft]:
+def resumed(board: Board, now: Micros, models: Mapping[Role, str], asked: RoundSpec) -> list[Draft]:
     """Back from FAILED or STOPPED into the phase it was in, with the time that was left then.
 
     Agents that were taken out come back as replacements; errors count anew. Raises as `check_resumable`.
+
+    Args:
+        asked: the reason, and limits to raise.
     """
-    check_resumable(board, reason)
+    check_resumable(board, asked.reason)
     phase = board.phase
     left = max(0, board.round.deadline - board.at) if board.round else 0
-    told = {"reason": reason, "from": board.status.value, "deadline": now + left if board.round else None}
+    deadline = now + left if board.round else None
+    told = {"reason": asked.reason, "from": board.status.value, "deadline": deadline, **_raised(asked)}
     until = now + (left if board.round else seconds(board.spec["agent_timeout"]))
-    at_work = [draft for role in NEGOTIATORS if board.agent_in(role) for draft in _at_work(board, role, models, until)]
+    roles = [role for role in NEGOTIATORS if board.agent_in(role)]
+    at_work = [draft for role in roles for draft in _at_work(board, role, models, until, asked.max_tokens)]
     return [
         Draft(
             kind=Kind.STATUS,

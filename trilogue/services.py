@@ -162,8 +162,8 @@ class Services:
             ),
         )
 
-    async def resume(self, pipeline_id: str, reason: str) -> None:
-        """Take a FAILED or STOPPED pipeline back into the phase it was in.
+    async def resume(self, pipeline_id: str, asked: RoundSpec) -> None:
+        """Take a FAILED or STOPPED pipeline back into the phase it was in, with the reason and limits to raise.
 
         Raises:
             NotFound: no such pipeline.
@@ -171,7 +171,7 @@ class Services:
         """
         board = await self.board(pipeline_id)
         models = {role: model_of(board, role) for role in Role}
-        await self._append_outside(pipeline_id, board, lambda: resumed(board, clock.now(), models, reason))
+        await self._append_outside(pipeline_id, board, lambda: resumed(board, clock.now(), models, asked))
 
     async def rewind(self, pipeline_id: str, to_seq: int, checkpoint: str, reason: str) -> Board:
         """Take a pipeline back to its checkpoint at `to_seq`; returns the board, which may be an ended one.
@@ -318,7 +318,8 @@ class Services:
                 continue
             asked, asked_at = list(self._held.values()), time.monotonic()
             try:
-                kept = await self.ledger.renew(self.owner, lease_seconds=self.settings.lease_seconds)
+                keys = {hold.key for hold in asked}
+                kept = await self.ledger.renew(self.owner, keys, lease_seconds=self.settings.lease_seconds)
             except TrilogueError as error:
                 logger.warning("leases were not renewed: %s", error.message)
                 continue
@@ -399,10 +400,12 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
 
 
 async def _limit_tenant(ledger: Ledger, settings: Settings) -> None:
-    """What all pipelines together may spend, where the settings say so."""
-    tokens, cost = settings.tenant_max_tokens, settings.tenant_max_cost
-    if tokens is not None or cost is not None:
-        await ledger.limit_tenant(TENANT, tokens=tokens, nanousd=None if cost is None else nanousd_of(cost))
+    """What all pipelines together may spend, as the settings say; a limit that they no longer name is lifted."""
+    cost = settings.tenant_max_cost
+    wanted = settings.tenant_max_tokens, None if cost is None else nanousd_of(cost)
+    present = [(row.tokens_limit, row.nanousd_limit) for row in await ledger.budgets(TENANT, "")] or [(None, None)]
+    if present != [wanted]:
+        await ledger.limit_tenant(TENANT, tokens=wanted[0], nanousd=wanted[1])
 
 
 async def _redis(settings: Settings, stack: contextlib.AsyncExitStack) -> tuple[str, SecretStr | None]:

@@ -16,6 +16,7 @@ from trilogue.ledger.opening import TENANT
 from trilogue.ledger.rows import BudgetRow
 from trilogue.money import USD
 from trilogue.pipeline import Phase, Status
+from trilogue.spec import RoundSpec
 from trilogue.testing.openrouter import USD_PER_INPUT_TOKEN, USD_PER_OUTPUT_TOKEN, OpenRouterServer
 from trilogue.testing.plans import Drop, Hang, Ok, Seen
 
@@ -211,7 +212,7 @@ async def test_a_stop_charges_whatever_was_in_flight_and_a_resume_charges_none_o
     assert charged.estimated
 
     rehearsed.plan = ()
-    await driver.services.resume(pipeline_id, "go on")
+    await driver.services.resume(pipeline_id, RoundSpec(reason="go on"))
     course = await driver.carry(pipeline_id)
     assert course.board.status is Status.COMPLETED
     lost = [body for body in course.bodies(Kind.TURN_ENDED) if body["outcome"] == "lost"]
@@ -268,3 +269,5 @@ async def test_a_tenant_whose_budget_is_spent_begins_no_other_turn(
     assert course.board.error["code"] == "budget_spent"
     assert not rehearsed.chats
     assert {body["scope"] for body in told(course, "stop")} == {"tenant"}
+    unlimited = await driver_of(rehearsed)
+    assert (await unlimited.run()).board.status is Status.COMPLETED

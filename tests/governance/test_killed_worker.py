@@ -21,6 +21,7 @@ from tests.fixtures.book import until
 from tests.fixtures.model_server import KEY
 from tests.fixtures.prefect import PrefectServer
 from tests.workers import carrier, start, taking_up_elsewhere
+from trilogue.board import NOTHING
 from trilogue.entry import Kind
 from trilogue.ledger import PipelineRow, verify
 from trilogue.ledger.opening import TENANT
@@ -166,6 +167,8 @@ def _check_the_ledger(kill: Kill) -> None:
     assert set(turns.values()) == {1}, what
     lost = [body for body in ended if body["outcome"] in BROKEN_OFF]
     assert len(lost) <= 2, what
+    assert all(body["settled"] == {**body["reserved"], "estimated": True} for body in lost), what
+    assert course.board.spending_in_all().reserved == NOTHING, what
     # A turn that its repair turn did not mend has two calls.
     assert 0 <= kill.repeated <= len(lost) * (2 if FAULTY in what else 1), what
     researched = Counter(body["agent_id"] for body in ended if (body["phase"], body["outcome"]) == ("RUN", "acted"))

@@ -294,11 +294,15 @@ def _round(board: Board, entry: Entry, body: Body) -> None:
     )
     board.last_progress = entry.at
     board.replacements.clear()
-    board.max_tokens = body.get("max_tokens", board.max_tokens)
-    board.max_nanousd = body.get("max_cost_nanousd", board.max_nanousd)
+    _raise_limits(board, body)
     for agent in board.agents.values():
         model = body["models"].get(agent.role.value, agent.model)
         _change(board, agent.agent_id, model=model, turns=0, seen=-1, **_ERRORS_ANEW)
+
+
+def _raise_limits(board: Board, body: Body) -> None:
+    board.max_tokens = body.get("max_tokens", board.max_tokens)
+    board.max_nanousd = body.get("max_cost_nanousd", board.max_nanousd)
 
 
 _ERRORS_ANEW: Mapping[str, Any] = {
@@ -316,6 +320,7 @@ def _resumed(board: Board, _: Entry, body: Body) -> None:
     if board.round and body["deadline"]:
         board.round = replace(board.round, deadline=body["deadline"])
     board.replacements.clear()
+    _raise_limits(board, body)
     for agent in board.agents.values():
         _change(board, agent.agent_id, **_ERRORS_ANEW)
 

@@ -143,13 +143,17 @@ def continue_(
 @app.command()
 def resume(
     pipeline: PipelineRef,
-    reason: Annotated[str, typer.Option(help="Why; needed for a stopped one, and kept on record.")] = "",
+    reason: Annotated[str | None, typer.Option(help="Why; needed for a stopped one, and kept on record.")] = None,
+    max_tokens: MaxTokens = None,
+    max_cost: MaxCost = None,
     as_json: Json = False,
 ) -> None:
     """Take up an interrupted, failed or stopped pipeline from where it stood."""
     from trilogue.cli import carrying  # noqa: PLC0415
+    from trilogue.spec import checked_round  # noqa: PLC0415
 
-    raise typer.Exit(carrying.resume(pipeline, reason, as_json=as_json))
+    asked = checked_round(reason=reason, max_tokens=max_tokens, max_cost=max_cost)
+    raise typer.Exit(carrying.resume(pipeline, asked, as_json=as_json))
 
 
 @app.command()

@@ -69,7 +69,7 @@ def continue_(given: str, asked: RoundSpec, *, as_json: bool) -> int:
     return _carried(start, as_json=as_json)
 
 
-def resume(given: str, reason: str, *, as_json: bool) -> int:
+def resume(given: str, asked: RoundSpec, *, as_json: bool) -> int:
     """Take up an interrupted, failed or stopped pipeline. Returns the exit code."""
     from trilogue.cli.reading import everything, with_ledger
     from trilogue.phases import check_resumable
@@ -77,13 +77,13 @@ def resume(given: str, reason: str, *, as_json: bool) -> int:
     row, board, _ = with_ledger(lambda ledger: everything(ledger, given))
     pipeline_id = row.pipeline_id
     if row.status.ended:
-        check_resumable(board, reason)
+        check_resumable(board, asked.reason)
     _refuse_leased(row)
     spec = PipelineSpec(objective=row.objective, auto_continue=bool(row.spec["auto_continue"]))
 
     async def start(services: "Services") -> Work:
         if row.status.ended:
-            await services.resume(pipeline_id, reason)
+            await services.resume(pipeline_id, asked)
         return Work(pipeline_id=pipeline_id, seen=board.seq, flow=lambda: launch.carry(pipeline_id, spec))
 
     return _carried(start, as_json=as_json)
@@ -108,7 +108,7 @@ def rewind(given: str, name: str, reason: str, *, as_json: bool) -> int:
     async def start(services: "Services") -> Work:
         at = await services.rewind(pipeline_id, chosen.to_seq, chosen.name, reason)
         if at.status in {Status.FAILED, Status.STOPPED}:
-            await services.resume(pipeline_id, reason)
+            await services.resume(pipeline_id, RoundSpec(reason=reason))
         if at.status.continuable and at.status is not Status.REPORT:
             asked = RoundSpec(reason=reason)
             return Work(pipeline_id=pipeline_id, seen=board.seq, flow=lambda: launch.carry_on(pipeline_id, asked))

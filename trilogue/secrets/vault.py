@@ -11,7 +11,8 @@ raises then has no frame in which a token or another field's value is a local va
 import asyncio
 import contextlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
@@ -32,6 +33,7 @@ TIMEOUT = 5.0
 read before agents act, so a hanging Vault must be known quickly."""
 
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 
@@ -96,7 +98,7 @@ class Vault:
         """
         try:
             async with asyncio.timeout(TIMEOUT):
-                found = await asyncio.get_running_loop().run_in_executor(self._thread, question)
+                found = await asyncio.wrap_future(self._submit(question))
         except TimeoutError:
             found = unreachable(self.access, where, f"no answer within {TIMEOUT:g} s")
         if isinstance(found, TrilogueError):
@@ -108,10 +110,14 @@ class Vault:
 
         Waits for it, but no longer than `TIMEOUT` seconds.
         """
-        doing = asyncio.wrap_future(self._thread.submit(job))
+        doing = asyncio.wrap_future(self._submit(job))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(TIMEOUT):
                 await asyncio.shield(doing)
+
+    def _submit(self, job: Callable[[], R]) -> Future[R]:
+        # In the caller's context, or Prefect would not know whose log lines come from there.
+        return self._thread.submit(copy_context().run, job)
 
     # Only in the thread.
 
