@@ -34,7 +34,13 @@ async def test_an_answer_says_who_gave_it_and_what_it_cost(
 
     assert reply.value == 42
     assert reply.usage == Usage(
-        input_tokens=100, output_tokens=20, cached_tokens=64, cost_nanousd=140_000, calls=1, model="test/two"
+        input_tokens=100,
+        output_tokens=20,
+        cached_tokens=64,
+        cost_nanousd=140_000,
+        told_nanousd=140_000,
+        calls=1,
+        model="test/two",
     )
     (seen,) = model_server.chats
     assert seen.body["models"] == ["test/one", "test/two", "test/three"]
