@@ -4,7 +4,7 @@ from prefect import task
 
 from tasks.options import OPTIONS
 from tasks.session import session
-from trilogue import phases
+from trilogue import interventions, phases
 from trilogue.deliberation.rounds import round_end, timed_out
 from trilogue.pipeline import Status
 from trilogue.report import continuation
@@ -42,7 +42,7 @@ async def begin_round() -> None:
     current = session()
     attempt = current.attempt
     if attempt.board.status is Status.REPORT:
-        await attempt.append(lambda board: phases.first_round(board, attempt.now()))
+        await attempt.append(lambda board: interventions.first_round(board, attempt.now()))
         current.tell()
 
 

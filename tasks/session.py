@@ -132,7 +132,7 @@ async def _carried(process: Process, pipeline_id: str) -> AsyncIterator[Session]
             token = _session.set(carried)
             try:
                 with process.cancellations.watching(flow_run_id, pipeline_id):
-                    async with burying_predecessor(services.claim_of(attempt.fence), flow_run_id):
+                    async with burying_predecessor(attempt.claim, flow_run_id):
                         yield carried
             except Fenced:
                 raise

@@ -50,7 +50,7 @@ async def _end(services: Services, row: PipelineRow) -> bool:
     try:
         async with (
             services.attempt(row.pipeline_id, flow_run_id=flow_run_id) as attempt,
-            burying_predecessor(services.claim_of(attempt.fence), flow_run_id),
+            burying_predecessor(attempt.claim, flow_run_id),
         ):
             await attempt.append(
                 lambda board: phases.concluded(board, round_end(board, attempt.rules) or timed_out(board))

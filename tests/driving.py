@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 from tests.fixtures.model_server import KEY
-from trilogue import phases
+from trilogue import interventions, phases
 from trilogue.agent import NEGOTIATORS, Role
 from trilogue.attempt import Attempt
 from trilogue.board import Board
@@ -59,7 +59,7 @@ class Driver:
             await _research(attempt)
             if await self._report(attempt):
                 if attempt.board.status is Status.REPORT:
-                    await attempt.append(lambda board: phases.first_round(board, attempt.now()))
+                    await attempt.append(lambda board: interventions.first_round(board, attempt.now()))
                 await _negotiation(attempt)
         return await self.course(pipeline_id)
 

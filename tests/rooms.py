@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from hypothesis import settings
 
-from trilogue import phases
+from trilogue import interventions, phases
 from trilogue.actions import ActionKind, Offer, read_turn
 from trilogue.agent import NEGOTIATORS, Role
 from trilogue.board import Agent, Board, OpenTurn, apply, fold
@@ -247,7 +247,7 @@ async def to_the_round(room: MemoryRoom) -> None:
         phases.check_run(room.board)
         await room.append(lambda board: phases.reported(board, auto_orchestrate=True))
     if room.board.status is Status.REPORT and continuation(room.board, auto_orchestrate=True).auto:
-        await room.append(lambda board: phases.first_round(board, room.now()))
+        await room.append(lambda board: interventions.first_round(board, room.now()))
 
 
 async def _mediation(room: MemoryRoom) -> None:

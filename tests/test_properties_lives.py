@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.rooms import STEADY, MemoryRoom, Temper, carry, commits, in_virtual_time, random_model, rules, spawn
 from tests.test_rules_deliberation import SEEDS
-from trilogue import phases
+from trilogue import interventions
 from trilogue.agent import Role
 from trilogue.board import apply, fold
 from trilogue.board.view import as_json
@@ -74,7 +74,7 @@ async def command(room: MemoryRoom, asked: str) -> bool:
         match asked:
             case "stop":
                 await room.append(
-                    lambda board: phases.stopped(
+                    lambda board: interventions.stopped(
                         status=board.status,
                         phase=board.phase,
                         round_=board.round.number if board.round else 0,
@@ -84,7 +84,7 @@ async def command(room: MemoryRoom, asked: str) -> bool:
                 )
             case "continue":
                 await room.append(
-                    lambda board: phases.round_begun(
+                    lambda board: interventions.round_begun(
                         board,
                         room.now(),
                         models,
@@ -96,7 +96,9 @@ async def command(room: MemoryRoom, asked: str) -> bool:
                 )
             case _:
                 reason = "" if asked.endswith("without a reason") else "looked at it"
-                await room.append(lambda board: phases.resumed(board, room.now(), models, RoundSpec(reason=reason)))
+                await room.append(
+                    lambda board: interventions.resumed(board, room.now(), models, RoundSpec(reason=reason))
+                )
     except Conflict:
         assert room.entries == before
         return False

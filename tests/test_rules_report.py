@@ -7,7 +7,7 @@ import pytest
 from tests.rooms import FINDING, PASS, MemoryRoom, bodies, played, propose, rules, say, scripted, vote
 from trilogue.entry import Kind
 from trilogue.errors import Conflict, EndpointFault, IllegalTransition
-from trilogue.phases import check_continuable
+from trilogue.interventions import check_continuable
 from trilogue.pipeline import Status
 from trilogue.report import continuation, report_body
 

@@ -22,7 +22,7 @@ from tests.rooms import (
     solve,
     vote,
 )
-from trilogue import phases
+from trilogue import interventions, phases
 from trilogue.agent import AgentStatus, ErrorBudget, Role
 from trilogue.board import Agent
 from trilogue.entry import Kind
@@ -236,7 +236,7 @@ def go_on(room: MemoryRoom, model: Any, **asked: Any) -> MemoryRoom:
         next_room = MemoryRoom(model, entries=room.entries, attempt=room.attempt + 1, rules=room.rules)
         models = {role: str(room.board.spec["model"]) for role in Role}
         await next_room.append(
-            lambda board: phases.round_begun(
+            lambda board: interventions.round_begun(
                 board, next_room.now(), models, asked=RoundSpec(**asked), mode="local", rehearsal=False, timeout=60
             )
         )

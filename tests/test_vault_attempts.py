@@ -14,7 +14,7 @@ from tests.fixtures.model_server import KEY
 from tests.fixtures.vault import AppRole, VaultServer
 from tests.fixtures.vault_attempts import FOR_EACH_ATTEMPT, AliveTokens, keep_key, reading_attempt
 from tests.fixtures.vault_tap import Tap
-from trilogue import phases
+from trilogue import interventions, phases
 from trilogue.attempt import Attempt
 from trilogue.deliberation.turns import lost_turns
 from trilogue.errors import Denied, Fenced, Unavailable
@@ -112,7 +112,7 @@ async def _stopped(driver: Driver, attempt: Attempt) -> None:
 
 async def _taken_up_by_another(driver: Driver, attempt: Attempt) -> None:
     ledger = driver.services.ledger
-    await ledger.release(attempt.fence, owner=driver.services.owner)
+    await ledger.release(attempt.fence, owner=driver.services.holds.owner)
     await ledger.claim(TENANT, attempt.fence.pipeline_id, owner="other", lease_seconds=60, flow_run_id=None)
     await asyncio.sleep(10)
 
@@ -222,7 +222,7 @@ async def test_an_attempt_that_begins_in_a_round_needs_no_time_for_run(
     driver = await driver_with_role()
     held = await driver.run(auto_continue=False)
     async with driver.services.attempt(held.pipeline_id, flow_run_id=None) as attempt:
-        await attempt.append(lambda board: phases.first_round(board, attempt.now()))
+        await attempt.append(lambda board: interventions.first_round(board, attempt.now()))
     async with reading_attempt(driver, held.pipeline_id):
         (token,) = alive_tokens()
         assert token["creation_ttl"] == 20 + 60

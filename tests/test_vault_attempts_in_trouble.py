@@ -13,7 +13,7 @@ from tests.fixtures.model_server import KEY
 from tests.fixtures.vault import ROOT_TOKEN
 from tests.fixtures.vault_attempts import FOR_EACH_ATTEMPT, AliveTokens, reading_attempt
 from tests.fixtures.vault_tap import Tap
-from trilogue import phases
+from trilogue import interventions
 from trilogue.errors import Denied, NotFound, TrilogueError
 from trilogue.ledger.opening import TENANT
 from trilogue.pipeline import Status
@@ -123,7 +123,7 @@ async def test_what_is_wrong_with_the_role_is_on_record_as_the_pipelines_end(dri
         await broken.carry_on(held.pipeline_id)
     assert await driver.course(held.pipeline_id) == held
     async with driver.services.attempt(held.pipeline_id, flow_run_id=None) as attempt:
-        await attempt.append(lambda board: phases.first_round(board, attempt.now()))
+        await attempt.append(lambda board: interventions.first_round(board, attempt.now()))
     course = await broken.carry(await broken.spawn())
     assert course.board.status is Status.FAILED
     assert course.board.error

@@ -18,7 +18,7 @@ from trilogue.deliberation.room import Answer, Rules
 from trilogue.entry import Draft, Entry
 from trilogue.errors import Fenced, Unavailable, Violation
 from trilogue.governance.budgets import Need, Price, Settlement, cheaper, settled
-from trilogue.ledger import Fence, Ledger
+from trilogue.ledger import Claim, Ledger
 from trilogue.live import Delta, Live
 from trilogue.mediation import Trigger
 from trilogue.models import prompts
@@ -39,26 +39,27 @@ class Attempt:
     """The room of one pipeline under one fence.
 
     Args:
-        gateway: opens the gateway of a mode (`mode`, `rehearsal`), or gives the one that is open.
+        open_gateway: opens the gateway of a mode (`mode`, `rehearsal`), or gives the one that is open.
         answer_tokens: where one answer is cut.
     """
 
     def __init__(
         self,
         *,
-        fence: Fence,
+        claim: Claim,
         board: Board,
         rules: Rules,
         ledger: Ledger,
         live: Live,
-        gateway: Callable[[str, bool], Awaitable[Gateway]],
+        open_gateway: Callable[[str, bool], Awaitable[Gateway]],
         answer_tokens: int,
         fallback_models: tuple[str, ...],
     ) -> None:
-        self.fence = fence
+        self.claim = claim
+        self.fence = claim.fence
         self.board = board
         self.rules = rules
-        self._gateway = gateway
+        self.open_gateway = open_gateway
         self._asked: Gateway | None = None
         self._ledger = ledger
         self._live = live
@@ -148,7 +149,7 @@ class Attempt:
         round_ = self.board.round
         mode = round_.mode if round_ else str(self.board.spec["mode"])
         rehearsal = round_.rehearsal if round_ else bool(self.board.spec["rehearsal"])
-        self._asked = await self._gateway(mode, rehearsal)
+        self._asked = await self.open_gateway(mode, rehearsal)
         await self._asked.learn_prices()
 
     def needs(self, agent: Agent, prompt: str, offer: Offer) -> Sequence[Need]:

@@ -7,14 +7,8 @@ embedded ones.
 
 import asyncio
 import contextlib
-import logging
-import os
-import secrets
-import socket
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic import SecretStr
@@ -26,73 +20,23 @@ from trilogue.board import Board, fold
 from trilogue.deliberation.room import Rules
 from trilogue.deliberation.turns import lost_turns
 from trilogue.entry import Draft, Entry
-from trilogue.errors import Conflict, Fenced, Invalid, NotFound, TrilogueError
+from trilogue.errors import Conflict, Invalid, NotFound
 from trilogue.gateways import AROUND, Gateways, OpenGateway, attempt_seconds
-from trilogue.ledger import Claim, Fence, Ledger, PipelineKey, PipelineRow
+from trilogue.holding import Holds
+from trilogue.interventions import check_continuable, resumed, rewound, round_begun
+from trilogue.ledger import Claim, Ledger, PipelineRow
 from trilogue.ledger.opening import TENANT, open_ledger
 from trilogue.ledger.stopping import stop
 from trilogue.limits import Limits, nanousd_of
 from trilogue.live import Live
 from trilogue.mediation import Thresholds
 from trilogue.models.modes import Choice, choose
-from trilogue.phases import check_continuable, model_of, resumed, rewound, round_begun, spawned
+from trilogue.phases import model_of, spawned
 from trilogue.pipeline import new_pipeline_id
 from trilogue.secrets.access import VaultAccess
 from trilogue.secrets.vault import DRAGONFLY_PASSWORD, Vault
 from trilogue.settings import Settings
 from trilogue.spec import PipelineSpec, RoundSpec
-
-logger = logging.getLogger(__name__)
-
-_WATCH_EVERY = 0.25
-"""Seconds between two looks for stops: within one second nothing may act any more (DESIGN section 6)."""
-
-_CANCEL_AGAIN = 2.0
-"""Seconds until work that goes on is cancelled again: Prefect can swallow a cancellation at a task's edge."""
-
-
-@dataclass(kw_only=True)
-class Hold:
-    """A pipeline that this process works on. `lost` says why it must not any more."""
-
-    fence: Fence
-    claim: Claim
-    task: asyncio.Task[Any]
-    leased_until: float
-    """By this process's own monotonic clock, which goes on while the process stands still."""
-    lost: Fenced | None = None
-    _cancellations: int = 0
-    _again: asyncio.TimerHandle | None = None
-    _over: bool = False
-
-    def __post_init__(self) -> None:
-        # A task group of Python 3.11 that ended with an error may have left its task marked as being cancelled.
-        self._marked = self.task.cancelling()
-
-    @property
-    def key(self) -> PipelineKey:
-        return self.fence.tenant, self.fence.pipeline_id
-
-    def lose(self, why: Fenced) -> None:
-        """End the work, wherever it is and as often as it takes; `Services.attempt` raises `why` in its place."""
-        self.lost = why
-        if not self._over:
-            self._cancel()
-
-    def _cancel(self) -> None:
-        self._cancellations += 1
-        self.task.cancel()
-        self._again = self.task.get_loop().call_later(_CANCEL_AGAIN, self._cancel)
-
-    def ended(self) -> bool:
-        """Cancel no more, and take back what was done; whether somebody else wants the task cancelled."""
-        self._over = True
-        if self._again:
-            self._again.cancel()
-        for _ in range(self._cancellations):
-            self.task.uncancel()
-        self._cancellations = 0
-        return self.task.cancelling() > self._marked
 
 
 class Services:
@@ -102,12 +46,10 @@ class Services:
         self.settings = settings
         self.ledger = ledger
         self.live = live
-        live.poster.may_stream = self._may_stream
-        self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.holds = Holds(ledger, lease_seconds=settings.lease_seconds)
+        live.poster.may_stream = self.holds.may_stream
         self.gateways = Gateways(settings, live)
-        self._openers: dict[Fence, OpenGateway] = {}
         self.taking_up: set[str] = set()  # orphans that are about to be carried here: one try at a time is enough
-        self._held: dict[Fence, Hold] = {}  # by fence: a pipeline resumed here may meet its stopped attempt's end
 
     async def models_for(self, attempt: Attempt) -> dict[Role, str]:
         """The model of each role for a pipeline's first phases: the role's own, else the pipeline's, else served.
@@ -121,7 +63,7 @@ class Services:
         spec = attempt.board.spec
         choice = Choice(mode=spec["mode"], rehearsal=spec["rehearsal"], model=spec["model"] or None)
         named = {Role(role): model for role, model in spec["models"].items()}
-        return await self._models(self._openers[attempt.fence], choice, named)
+        return await self._models(attempt.open_gateway, choice, named)
 
     async def _models(self, opener: OpenGateway, choice: Choice, named: Mapping[Role, str]) -> dict[Role, str]:
         served = await (await opener(choice.mode, choice.rehearsal)).probe()
@@ -238,41 +180,17 @@ class Services:
             Conflict: somebody else works on it, or it has ended.
             Fenced: on the way: it was stopped, or another attempt has taken it up.
         """
-        asked = time.monotonic()
-        claim = await self.ledger.claim(
-            TENANT,
-            pipeline_id,
-            owner=self.owner,
-            lease_seconds=self.settings.lease_seconds,
-            flow_run_id=flow_run_id,
-        )
-        task = asyncio.current_task()
-        assert task is not None
-        hold = self._held[claim.fence] = Hold(
-            fence=claim.fence, claim=claim, task=task, leased_until=asked + self.settings.lease_seconds
-        )
-        try:
-            async with contextlib.AsyncExitStack() as work:
-                try:
-                    yield await self._taken_up(claim, work)
-                finally:
-                    hold.ended()  # what follows tidies up
-                if hold.lost:
-                    raise hold.lost
-                await self.live.poster.flush(timeout=2.0)
-        except asyncio.CancelledError:
-            if hold.ended() or hold.lost is None:
-                raise
-            raise hold.lost from None
-        finally:
-            hold.ended()
-            del self._held[claim.fence]
-            with contextlib.suppress(TrilogueError):  # out of reach: the lease runs out by itself
-                await asyncio.shield(self.ledger.release(claim.fence, owner=self.owner))
-
-    def claim_of(self, fence: Fence) -> Claim:
-        """How this process came to hold a pipeline that it works on, and whose flow run held it before."""
-        return self._held[fence].claim
+        async with (
+            self.holds.taken(TENANT, pipeline_id, flow_run_id=flow_run_id) as hold,
+            contextlib.AsyncExitStack() as work,
+        ):
+            try:
+                yield await self._taken_up(hold.claim, work)
+            finally:
+                hold.ended()  # what follows tidies up
+            if hold.lost:
+                raise hold.lost
+            await self.live.poster.flush(timeout=2.0)
 
     async def orphans(self, limit: int) -> list[PipelineRow]:
         """Pipelines that any worker may take up. One that was just let go is still its user's: for a lease's length."""
@@ -283,15 +201,13 @@ class Services:
         board = fold(await self.ledger.entries(fence.tenant, fence.pipeline_id))
         meta = {"pipeline": fence.pipeline_id, "attempt": str(fence.attempt)}
         opener = await work.enter_async_context(self.gateways.opening(seconds=attempt_seconds(board), meta=meta))
-        self._openers[fence] = opener
-        work.callback(self._openers.pop, fence)
         attempt = Attempt(
-            fence=fence,
+            claim=claim,
             board=board,
             rules=self._rules(claim.pipeline.spec),
             ledger=self.ledger,
             live=self.live,
-            gateway=opener,
+            open_gateway=opener,
             answer_tokens=self.settings.answer_tokens,
             fallback_models=self.settings.fallbacks,
         )
@@ -309,55 +225,6 @@ class Services:
             ),
             agent_timeout=float(str(spec["agent_timeout"])),
         )
-
-    async def renew_leases(self) -> None:
-        """Renew this process's leases for ever, three times within their length; one that was lost ends its work."""
-        while True:
-            await asyncio.sleep(self.settings.lease_seconds / 3)
-            if not self._held:
-                continue
-            asked, asked_at = list(self._held.values()), time.monotonic()
-            try:
-                keys = {hold.key for hold in asked}
-                kept = await self.ledger.renew(self.owner, keys, lease_seconds=self.settings.lease_seconds)
-            except TrilogueError as error:
-                logger.warning("leases were not renewed: %s", error.message)
-                continue
-            for hold in asked:
-                if hold.key in kept:
-                    hold.leased_until = asked_at + self.settings.lease_seconds
-                else:
-                    self._lose(hold, Fenced("the lease was lost; another worker has taken the pipeline up"))
-
-    def _may_stream(self, tenant: str, pipeline_id: str) -> bool:
-        """Whether what an agent says may be shown: not once the lease may be another's, or the pipeline was stopped."""
-        now = time.monotonic()
-        mine = (hold for hold in self._held.values() if hold.key == (tenant, pipeline_id))
-        return any(hold.lost is None and now < hold.leased_until for hold in mine)
-
-    def _lose(self, hold: Hold, why: Fenced) -> None:
-        if hold.lost is None and hold.fence in self._held:
-            logger.warning("%s: %s", hold.fence.pipeline_id, why.message)
-            hold.lose(why)
-
-    async def watch_heads(self) -> None:
-        """For ever, with one query for all pipelines held: end the work on those that were stopped or taken up."""
-        while True:
-            await asyncio.sleep(_WATCH_EVERY)
-            if not self._held:
-                continue
-            held = list(self._held.values())
-            try:
-                heads = await self.ledger.heads({hold.key for hold in held})
-            except TrilogueError as error:
-                logger.warning("stops cannot be seen: %s", error.message)
-                continue
-            for hold in held:
-                head = heads.get(hold.key)
-                if head and head.stopped:
-                    self._lose(hold, Fenced("the pipeline was stopped", code="stopped"))
-                elif head and head.attempt != hold.fence.attempt:
-                    self._lose(hold, Fenced("another attempt has taken the pipeline up"))
 
     async def stop(self, pipeline_id: str, reason: str) -> None:
         """The emergency stop: from its commit on the ledger takes nothing from agents.
@@ -392,8 +259,8 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         await _limit_tenant(ledger, settings)
         services = Services(settings=settings, ledger=ledger, live=live)
         stack.push_async_callback(services.close)
-        renewing = asyncio.create_task(services.renew_leases())
-        watching = asyncio.create_task(services.watch_heads())
+        renewing = asyncio.create_task(services.holds.renew())
+        watching = asyncio.create_task(services.holds.watch())
         stack.callback(renewing.cancel)
         stack.callback(watching.cancel)
         yield services

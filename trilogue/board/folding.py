@@ -4,25 +4,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from trilogue.agent import AgentStatus, Mandate, Role
+from trilogue.board import conduct, said
 from trilogue.board.items import (
-    NOTHING,
-    Agent,
-    Amount,
-    Critique,
-    Finding,
     Mediation,
-    Message,
-    OpenTurn,
     PhaseSpan,
-    Proposal,
-    Revision,
     Round,
-    Ruling,
-    Solution,
-    Spending,
-    Subtask,
-    Vote,
 )
 from trilogue.board.state import Board
 from trilogue.clock import Micros
@@ -79,209 +65,6 @@ def _status(board: Board, entry: Entry, body: Body) -> None:
         _close_phase(board, entry.at)
 
 
-def _agent_spawned(board: Board, _: Entry, body: Body) -> None:
-    board.agents[body["agent_id"]] = Agent(
-        agent_id=body["agent_id"],
-        role=Role(body["role"]),
-        tier=body["tier"],
-        model=body["model"],
-        runtime=body["runtime"],
-    )
-    if body.get("reason") == "replacement":
-        role = Role(body["role"])
-        board.replacements[role] = board.replacements.get(role, 0) + 1
-
-
-def _mandate(board: Board, _: Entry, body: Body) -> None:
-    board.mandates[body["agent_id"]] = Mandate.from_json(body)
-
-
-def _agent_status(board: Board, _: Entry, body: Body) -> None:
-    _change(board, body["agent_id"], status=AgentStatus(body["status"]))
-
-
-def _change(board: Board, agent_id: str, **changes: Any) -> None:
-    board.agents[agent_id] = replace(board.agents[agent_id], **changes)
-
-
-def _turn_begun(board: Board, entry: Entry, body: Body) -> None:
-    board.turns = body["turn"]
-    board.open_turns[body["turn"]] = OpenTurn(
-        turn=body["turn"],
-        agent_id=body["agent_id"],
-        phase=Phase(body["phase"]),
-        round=body["round"],
-        begun_seq=entry.seq,
-        seen=body["seen"],
-        models=(body["model"], *body["fallbacks"]),
-        max_tokens=body["max_tokens"],
-        reserved=Amount.from_json(body["reserved"]),
-    )
-    _spend(board, body["agent_id"], reserved=Amount.from_json(body["reserved"]))
-
-
-def _spend(board: Board, agent_id: str, *, spent: Amount = NOTHING, reserved: Amount, estimated: bool = False) -> None:
-    before = board.spending_of(agent_id)
-    board.spending[agent_id] = Spending(
-        spent=before.spent + spent,
-        reserved=before.reserved + reserved,
-        estimated=before.estimated or estimated,
-    )
-
-
-def _turn_ended(board: Board, _: Entry, body: Body) -> None:
-    turn = board.open_turns.pop(body["turn"], None)
-    agent = board.agents[body["agent_id"]]
-    outcome, error = body["outcome"], body.get("error") or {}
-    settled = body["settled"]
-    _spend(
-        board,
-        agent.agent_id,
-        spent=Amount.from_json(settled),
-        reserved=NOTHING - Amount.from_json(body["reserved"]),
-        estimated=settled["estimated"],
-    )
-    board.turns_of[agent.agent_id] = board.turns_of.get(agent.agent_id, 0) + 1
-    if error:
-        board.errors_of[agent.agent_id] = board.errors_of.get(agent.agent_id, 0) + 1
-        _change(board, agent.agent_id, complaints=(*agent.complaints, f"{error['code']}: {error['message']}"))
-    match outcome:
-        case "acted":
-            seen = turn.seen if turn else agent.seen
-            _change(board, agent.agent_id, turns=agent.turns + 1, seen=seen, endpoint_fault=None)
-        case "malformed" | "violation":
-            faults = (*agent.faults, error["fingerprint"])
-            violations = agent.violations + (outcome == "violation")
-            changed = {"faults": faults, "violations": violations, "endpoint_fault": None}
-            _change(board, agent.agent_id, turns=agent.turns + 1, **changed)
-        case "endpoint":
-            outages = agent.outages + (agent.endpoint_fault is None)
-            _change(board, agent.agent_id, endpoint_fault=error["message"], outages=outages)
-        case "refused":
-            _change(board, agent.agent_id, refused=error["message"])
-        case "budget":
-            _change(board, agent.agent_id, out_of_budget=error["message"])
-
-
-def _budget(board: Board, _: Entry, body: Body) -> None:
-    if body["verdict"] == "stop":
-        _change(board, body["agent_id"], out_of_budget=body["message"])
-
-
-def _stopped(board: Board, _: Entry, __: Body) -> None:
-    """Nobody will learn what became of the calls in flight: they are charged whole, and their turns owe no more."""
-    for turn in board.open_turns.values():
-        _spend(board, turn.agent_id, spent=turn.reserved, reserved=NOTHING - turn.reserved, estimated=True)
-        board.open_turns[turn.turn] = replace(turn, reserved=NOTHING)
-
-
-def _given(board: Board, letter: str) -> None:
-    board.ids[letter] = board.ids.get(letter, 0) + 1
-
-
-def _finding(board: Board, entry: Entry, body: Body) -> None:
-    _given(board, "f")
-    board.findings[body["id"]] = Finding(
-        id=body["id"],
-        author=entry.actor,
-        title=body["title"],
-        text=body["text"],
-        evidence=body["evidence"],
-        confidence=body["confidence"],
-        complexity=body["complexity"],
-    )
-
-
-def _proposal(board: Board, entry: Entry, body: Body) -> None:
-    _given(board, "p")
-    first = Revision(number=1, title=body["title"], text=body["text"], seq=entry.seq)
-    number = board.round.number if board.round else 0
-    board.proposals[body["id"]] = Proposal(id=body["id"], author=entry.actor, round=number, revisions=(first,))
-    board.last_progress = entry.at
-
-
-def _revision(board: Board, entry: Entry, body: Body) -> None:
-    proposal = board.proposals[body["proposal"]]
-    revision = Revision(number=body["revision"], title=body["title"], text=body["text"], seq=entry.seq)
-    board.proposals[proposal.id] = replace(proposal, revisions=(*proposal.revisions, revision))
-    board.last_progress = entry.at
-
-
-def _critique(board: Board, entry: Entry, body: Body) -> None:
-    _given(board, "c")
-    critique = Critique(
-        id=body["id"],
-        author=entry.actor,
-        proposal=body["proposal"],
-        revision=body["revision"],
-        text=body["text"],
-        seq=entry.seq,
-    )
-    board.critiques = (*board.critiques, critique)
-
-
-def _vote(board: Board, entry: Entry, body: Body) -> None:
-    key = (body["proposal"], entry.actor)
-    former = board.votes.get(key)
-    board.votes[key] = Vote(
-        voter=entry.actor,
-        proposal=body["proposal"],
-        revision=body["revision"],
-        verdict=body["verdict"],
-        reason=body["reason"],
-        seq=entry.seq,
-    )
-    if former is None or former.verdict != body["verdict"]:
-        board.last_progress = entry.at
-
-
-def _message(board: Board, entry: Entry, body: Body) -> None:
-    _given(board, "m")
-    message = Message(id=body["id"], sender=entry.actor, to=body["to"], content=body["content"], seq=entry.seq)
-    board.messages = (*board.messages, message)
-
-
-def _solution(board: Board, entry: Entry, body: Body) -> None:
-    _given(board, "x")
-    board.solutions[body["id"]] = Solution(
-        id=body["id"],
-        author=entry.actor,
-        round=board.round.number if board.round else 0,
-        title=body["title"],
-        text=body["text"],
-        subtask=body["subtask"],
-    )
-    board.last_progress = entry.at
-
-
-def _subtask(board: Board, entry: Entry, body: Body) -> None:
-    _given(board, "s")
-    board.subtasks[body["id"]] = Subtask(
-        id=body["id"],
-        title=body["title"],
-        text=body["text"],
-        assignee=Role(body["assignee"]),
-        author=entry.actor,
-    )
-
-
-def _ruling(board: Board, entry: Entry, body: Body) -> None:
-    ruling = Ruling(
-        mediation=body["mediation"],
-        trigger=body["trigger"],
-        author=entry.actor,
-        proposal=body["proposal"],
-        revision=body["revision"],
-        outcome=body["outcome"],
-        title=body["title"],
-        text=body["text"],
-        reason=body["reason"],
-        round=board.round.number if board.round else 0,
-        seq=entry.seq,
-    )
-    board.rulings = (*board.rulings, ruling)
-
-
 def _round(board: Board, entry: Entry, body: Body) -> None:
     board.round = Round(
         number=body["round"],
@@ -297,7 +80,7 @@ def _round(board: Board, entry: Entry, body: Body) -> None:
     _raise_limits(board, body)
     for agent in board.agents.values():
         model = body["models"].get(agent.role.value, agent.model)
-        _change(board, agent.agent_id, model=model, turns=0, seen=-1, **_ERRORS_ANEW)
+        conduct.change(board, agent.agent_id, model=model, turns=0, seen=-1, **_ERRORS_ANEW)
 
 
 def _raise_limits(board: Board, body: Body) -> None:
@@ -322,7 +105,7 @@ def _resumed(board: Board, _: Entry, body: Body) -> None:
     board.replacements.clear()
     _raise_limits(board, body)
     for agent in board.agents.values():
-        _change(board, agent.agent_id, **_ERRORS_ANEW)
+        conduct.change(board, agent.agent_id, **_ERRORS_ANEW)
 
 
 def _guidance(board: Board, _: Entry, body: Body) -> None:
@@ -393,26 +176,12 @@ def _rewound(board: Board, _: Entry, body: Body) -> None:
 
 
 _FOLDS: Mapping[Kind, Callable[[Board, Entry, Body], None]] = {
+    **conduct.FOLDS,
+    **said.FOLDS,
     Kind.PIPELINE_SPAWNED: _spawned,
     Kind.CONTEXT: _context,
     Kind.PHASE_STARTED: _phase,
     Kind.STATUS: _status,
-    Kind.AGENT_SPAWNED: _agent_spawned,
-    Kind.MANDATE: _mandate,
-    Kind.AGENT_STATUS: _agent_status,
-    Kind.BUDGET: _budget,
-    Kind.STOPPED: _stopped,
-    Kind.TURN_BEGUN: _turn_begun,
-    Kind.TURN_ENDED: _turn_ended,
-    Kind.FINDING: _finding,
-    Kind.PROPOSAL: _proposal,
-    Kind.REVISION: _revision,
-    Kind.CRITIQUE: _critique,
-    Kind.VOTE: _vote,
-    Kind.MESSAGE: _message,
-    Kind.SOLUTION: _solution,
-    Kind.SUBTASK: _subtask,
-    Kind.RULING: _ruling,
     Kind.ROUND_STARTED: _round,
     Kind.RESUMED: _resumed,
     Kind.GUIDANCE: _guidance,

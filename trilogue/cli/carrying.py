@@ -57,7 +57,7 @@ def run(spec: PipelineSpec, *, as_json: bool) -> int:
 def continue_(given: str, asked: RoundSpec, *, as_json: bool) -> int:
     """Begin another round and carry it. Returns the exit code."""
     from trilogue.cli.reading import everything, with_ledger
-    from trilogue.phases import check_continuable
+    from trilogue.interventions import check_continuable
 
     # Known before any server is started, and checked again when the round begins.
     row, board, _ = with_ledger(lambda ledger: everything(ledger, given))
@@ -72,7 +72,7 @@ def continue_(given: str, asked: RoundSpec, *, as_json: bool) -> int:
 def resume(given: str, asked: RoundSpec, *, as_json: bool) -> int:
     """Take up an interrupted, failed or stopped pipeline. Returns the exit code."""
     from trilogue.cli.reading import everything, with_ledger
-    from trilogue.phases import check_resumable
+    from trilogue.interventions import check_resumable
 
     row, board, _ = with_ledger(lambda ledger: everything(ledger, given))
     pipeline_id = row.pipeline_id
@@ -93,7 +93,7 @@ def rewind(given: str, name: str, reason: str, *, as_json: bool) -> int:
     """Go on from a checkpoint. Returns the exit code."""
     from trilogue.cli.history import checkpoint_of
     from trilogue.cli.reading import everything, with_ledger
-    from trilogue.phases import check_resumable, check_rewindable
+    from trilogue.interventions import check_resumable, check_rewindable
 
     row, board, _ = with_ledger(lambda ledger: everything(ledger, given))
     chosen = with_ledger(lambda ledger: checkpoint_of(ledger, row.pipeline_id, name))

@@ -2,9 +2,9 @@
 
 from trilogue import clock
 from trilogue.entry import Draft, Entry
+from trilogue.interventions import stopped
 from trilogue.ledger.ledger import Ledger
 from trilogue.ledger.rows import PipelineRow
-from trilogue.phases import stopped
 
 
 async def stop(ledger: Ledger, tenant: str, pipeline_id: str, reason: str) -> list[Entry]:
