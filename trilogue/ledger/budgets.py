@@ -4,7 +4,7 @@ One row each for an agent, its pipeline and its tenant. A reservation that does 
 and undoes the whole unit, whoever asks and however many at once.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, or_, select, update
@@ -79,7 +79,7 @@ def reserve(connection: Connection, entry: Entry, agent_id: str, amount: Mapping
     key = {"this_tenant": entry.tenant, "this_id": entry.pipeline_id, "this_agent": agent_id}
     asked = {"tokens": amount["tokens"], "nanousd": amount["cost_nanousd"]}
     if connection.execute(_RESERVE, {**key, **asked}).rowcount < _ROWS:
-        raise _no_room(connection.execute(_LOOK, key), asked)
+        raise _no_room(connection.execute(_LOOK, key).all(), asked)
 
 
 def settle(
@@ -143,11 +143,14 @@ def select_budgets(connection: Connection, tenant: str, pipeline_id: str) -> lis
     return [BudgetRow(**{name: value for name, value in row.items() if name != "tenant"}) for row in rows]
 
 
-def _no_room(rows: Iterable[Row[Any]], asked: Mapping[str, int]) -> BudgetSpent:
+def _no_room(rows: Sequence[Row[Any]], asked: Mapping[str, int]) -> BudgetSpent:
     """Which row has no room, and whether there would be some if no other turn were under way."""
+    if len(rows) < _ROWS:
+        return BudgetSpent("a budget's row is missing: run `trilogue db upgrade`")
     refusals = [refusal for row in rows for refusal in _refusals(row, asked)]
     for_good = next((refusal for refusal in refusals if not refusal.passing), None)
-    return for_good or next(iter(refusals), BudgetSpent("a budget's row is missing: run `trilogue db upgrade`"))
+    # None at all: on PostgreSQL, another turn settled between our two statements.
+    return for_good or next(iter(refusals), BudgetSpent("the budget had no room just now", passing=True))
 
 
 def _refusals(row: Row[Any], asked: Mapping[str, int]) -> Iterator[BudgetSpent]:
