@@ -108,3 +108,25 @@ async def test_what_cannot_be_claimed_says_why(ledger: Ledger) -> None:
     with pytest.raises(Conflict) as ended:
         await ledger.claim("default", "p-1", owner="w", lease_seconds=5, flow_run_id=None)
     assert (other_attempt.value.code, ended.value.code) == ("other_attempt", "ended")
+
+
+async def test_what_waits_is_drawn_in_turn_by_tenant_and_what_is_claimed_waits_no_more(ledger: Ledger) -> None:
+    for at, (tenant, pipeline_id) in enumerate(
+        [("a", "p-1"), ("a", "p-2"), ("a", "p-3"), ("b", "p-4"), ("c", "p-5"), ("c", "p-6")], start=1
+    ):
+        await ledger.spawn(tenant, pipeline_id, [SPAWNED], at=at, queued=True)
+    await ledger.spawn("a", "p-not-queued", [SPAWNED], at=0)
+
+    async def drawn() -> list[str]:
+        return [row.pipeline_id for row in await ledger.waiting(10)]
+
+    assert await drawn() == ["p-1", "p-4", "p-5", "p-2", "p-6", "p-3"]
+    claim = await ledger.claim("c", "p-5", owner="w", lease_seconds=60, flow_run_id=None)
+    assert await drawn() == ["p-1", "p-4", "p-2", "p-6", "p-3"], "c has one under way, so its next one comes later"
+    assert not (await ledger.get_pipeline("a", "p-1")).orphaned
+    await ledger.release(claim.fence, owner="w", queued=True)
+    assert "p-5" in await drawn()
+    assert not (await ledger.get_pipeline("c", "p-5")).orphaned
+    failed = Draft(kind=Kind.STATUS, body={"status": Status.FAILED, "error": {"code": "c", "message": "m"}})
+    await ledger.append_outside("b", "p-4", lambda _: [failed], at=9)
+    assert "p-4" not in await drawn()

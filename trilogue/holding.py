@@ -77,6 +77,8 @@ class Holds:
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._ledger = ledger
         self._lease_seconds = lease_seconds
+        self.draining = False
+        """Whether what is let go from now on is for any other worker to draw at once."""
         self._held: dict[Fence, Hold] = {}  # by fence: a pipeline resumed here may meet its stopped attempt's end
 
     @asynccontextmanager
@@ -105,7 +107,7 @@ class Holds:
             hold.ended()
             del self._held[claim.fence]
             with contextlib.suppress(TrilogueError):  # out of reach: the lease runs out by itself
-                await asyncio.shield(self._ledger.release(claim.fence, owner=self.owner))
+                await asyncio.shield(self._ledger.release(claim.fence, owner=self.owner, queued=self.draining))
 
     def may_stream(self, tenant: str, pipeline_id: str) -> bool:
         """Whether what an agent says may be shown: not once the lease may be another's, or the pipeline was stopped."""

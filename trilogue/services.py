@@ -75,8 +75,11 @@ class Services:
             )
         return {role: named.get(role, model) for role in Role}
 
-    async def begin_round(self, pipeline_id: str, asked: RoundSpec) -> None:
+    async def begin_round(self, pipeline_id: str, asked: RoundSpec, *, queued: bool = False) -> None:
         """Begin another round from outside, as asked; what is not asked for stays as in the last one.
+
+        Args:
+            queued: any worker is to draw it; else the caller carries it.
 
         Raises:
             NotFound: no such pipeline.
@@ -102,9 +105,10 @@ class Services:
                 rehearsal=choice.rehearsal,
                 timeout=asked.timeout or (board.round.timeout if board.round else board.spec["timeout"]),
             ),
+            queued=queued,
         )
 
-    async def resume(self, pipeline_id: str, asked: RoundSpec) -> None:
+    async def resume(self, pipeline_id: str, asked: RoundSpec, *, queued: bool = False) -> None:
         """Take a FAILED or STOPPED pipeline back into the phase it was in, with the reason and limits to raise.
 
         Raises:
@@ -113,7 +117,9 @@ class Services:
         """
         board = await self.board(pipeline_id)
         models = {role: model_of(board, role) for role in Role}
-        await self._append_outside(pipeline_id, board, lambda: resumed(board, clock.now(), models, asked))
+        await self._append_outside(
+            pipeline_id, board, lambda: resumed(board, clock.now(), models, asked), queued=queued
+        )
 
     async def rewind(self, pipeline_id: str, to_seq: int, checkpoint: str, reason: str) -> Board:
         """Take a pipeline back to its checkpoint at `to_seq`; returns the board, which may be an ended one.
@@ -126,7 +132,9 @@ class Services:
         await self._append_outside(pipeline_id, board, lambda: rewound(board, to_seq, checkpoint, reason))
         return await self.board(pipeline_id)
 
-    async def _append_outside(self, pipeline_id: str, board: Board, build: Callable[[], list[Draft]]) -> None:
+    async def _append_outside(
+        self, pipeline_id: str, board: Board, build: Callable[[], list[Draft]], *, queued: bool = False
+    ) -> None:
         """Append what was built on `board`, unless the pipeline has gone on from it meanwhile."""
 
         def decide(row: PipelineRow) -> list[Draft]:
@@ -134,7 +142,9 @@ class Services:
                 raise Conflict(f"pipeline {pipeline_id!r} is being worked on; try again when it stands still")
             return build()
 
-        self.live.poster.post(await self.ledger.append_outside(TENANT, pipeline_id, decide, at=clock.now()))
+        self.live.poster.post(
+            await self.ledger.append_outside(TENANT, pipeline_id, decide, at=clock.now(), queued=queued)
+        )
 
     def _next_choice(self, board: Board, asked: RoundSpec) -> Choice:
         last: Any = board.round
@@ -145,8 +155,13 @@ class Services:
         model = asked.model or (model_of(board, Role.ALPHA) if asked.mode == mode else None)
         return choose(self.settings, mode=asked.mode or mode, model=model, may_rehearse=False)
 
-    async def spawn(self, spec: PipelineSpec, *, may_rehearse: bool, pipeline_id: str | None = None) -> str:
+    async def spawn(
+        self, spec: PipelineSpec, *, may_rehearse: bool, pipeline_id: str | None = None, queued: bool = False
+    ) -> str:
         """Record a new pipeline and return its id.
+
+        Args:
+            queued: any worker is to draw it; else the caller carries it.
 
         Raises:
             Invalid: mode and model do not go together, or nothing says which model to use.
@@ -163,7 +178,7 @@ class Services:
             limits=Limits.from_settings(self.settings),
         )
         pipeline_id = pipeline_id or new_pipeline_id()
-        self.live.poster.post(await self.ledger.spawn(TENANT, pipeline_id, drafts, at=clock.now()))
+        self.live.poster.post(await self.ledger.spawn(TENANT, pipeline_id, drafts, at=clock.now(), queued=queued))
         return pipeline_id
 
     async def board(self, pipeline_id: str) -> Board:
@@ -195,6 +210,10 @@ class Services:
     async def orphans(self, limit: int) -> list[PipelineRow]:
         """Pipelines that any worker may take up. One that was just let go is still its user's: for a lease's length."""
         return await self.ledger.orphans(let_go_seconds=self.settings.lease_seconds, limit=limit)
+
+    async def waiting(self, limit: int) -> list[PipelineRow]:
+        """Pipelines that wait for a worker, in the order in which they are to be drawn."""
+        return await self.ledger.waiting(limit)
 
     async def _taken_up(self, claim: Claim, work: contextlib.AsyncExitStack) -> Attempt:
         fence = claim.fence

@@ -114,8 +114,10 @@ class _Left:
         if need.price is None:
             return need.answer_tokens
         left = self.nanousd - need.price.of(need.input_tokens, 0)
-        if left < 0 or need.price.output <= 0:
-            return need.answer_tokens if left >= 0 else 0
+        if left < 0:
+            return 0
+        if need.price.output * need.answer_tokens <= left:
+            return need.answer_tokens  # also where a token costs so little that a division would overflow
         return math.floor(left / need.price.output)
 
 

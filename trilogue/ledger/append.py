@@ -59,7 +59,9 @@ def prepare_all(drafts: Sequence[Draft]) -> list[Prepared]:
     return [prepare(draft) for draft in drafts]
 
 
-def spawn(connection: Connection, tenant: str, pipeline_id: str, drafts: Sequence[Prepared], at: Micros) -> list[Entry]:
+def spawn(
+    connection: Connection, tenant: str, pipeline_id: str, drafts: Sequence[Prepared], at: Micros, *, queued: bool
+) -> list[Entry]:
     """Record a new pipeline with its first entries, of which the first is its `pipeline_spawned`."""
     if drafts[0].kind is not Kind.PIPELINE_SPAWNED:
         raise Invalid(f"a pipeline begins with {Kind.PIPELINE_SPAWNED.value!r}, not with {drafts[0].kind.value!r}")
@@ -72,6 +74,7 @@ def spawn(connection: Connection, tenant: str, pipeline_id: str, drafts: Sequenc
         "head_seq": len(sealed),
         "head_hash": sealed[-1].hash,
         "updated_at": at,
+        "queued_at": at if queued else None,
         **changes.pipeline,
     }
     # The row that comes back tells; on PostgreSQL the rowcount of an INSERT is -1.
@@ -106,6 +109,8 @@ def append_outside(
     pipeline_id: str,
     decide: Callable[[PipelineRow], Sequence[Draft]],
     at: Micros,
+    *,
+    queued: bool,
 ) -> list[Entry]:
     """Lock the pipeline, ask `decide`, and append what it says under a new attempt, which fences off every worker."""
     present = select_pipeline(connection, tenant, pipeline_id, lock=True)
@@ -116,7 +121,11 @@ def append_outside(
     fence = Fence(tenant=tenant, pipeline_id=pipeline_id, attempt=present.attempt + 1)
     connection.execute(
         _SETTLE.values(
-            head_seq=present.head_seq + len(drafts), attempt=fence.attempt, lease_owner=None, lease_until=None
+            head_seq=present.head_seq + len(drafts),
+            attempt=fence.attempt,
+            lease_owner=None,
+            lease_until=None,
+            queued_at=at if queued else None,
         ),
         {"this_tenant": tenant, "this_id": pipeline_id},
     )

@@ -40,6 +40,7 @@ def claim(
             attempt=present.attempt + 1,
             lease_owner=owner,
             lease_until=database_now() + seconds(lease_seconds),
+            queued_at=None,
             flow_run_id=flow_run_id,
         )
         .returning(*PIPELINE_COLUMNS)
@@ -67,8 +68,8 @@ def renew(
     return {(row.tenant, row.id) for row in connection.execute(prolonged)}
 
 
-def release(connection: Connection, fence: Fence, *, owner: str) -> None:
-    """Give the lease back, where it is still `owner`'s under `fence`."""
+def release(connection: Connection, fence: Fence, *, owner: str, queued: bool) -> None:
+    """Give the lease back, where it is still `owner`'s under `fence`; `queued`: for any worker to draw."""
     connection.execute(
         update(pipelines)
         .where(
@@ -77,5 +78,5 @@ def release(connection: Connection, fence: Fence, *, owner: str) -> None:
             pipelines.c.attempt == fence.attempt,
             pipelines.c.lease_owner == owner,
         )
-        .values(lease_owner=None, lease_until=None)
+        .values(lease_owner=None, lease_until=None, queued_at=database_now() if queued else None)
     )

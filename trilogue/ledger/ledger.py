@@ -74,8 +74,10 @@ class Ledger:
     def __repr__(self) -> str:
         return f"Ledger({self._address!r})"
 
-    async def spawn(self, tenant: str, pipeline_id: str, drafts: Sequence[Draft], *, at: Micros) -> list[Entry]:
-        """Record a new pipeline: `drafts` begin with its `pipeline_spawned`.
+    async def spawn(
+        self, tenant: str, pipeline_id: str, drafts: Sequence[Draft], *, at: Micros, queued: bool = False
+    ) -> list[Entry]:
+        """Record a new pipeline: `drafts` begin with its `pipeline_spawned`; `queued`: any worker is to draw it.
 
         Raises:
             Conflict: code `exists` for the id, `external_id_taken` for the external id.
@@ -83,7 +85,7 @@ class Ledger:
         check_text("tenant", tenant)
         check_text("pipeline id", pipeline_id)
         prepared = append.prepare_all(drafts)
-        return await self._writer.write(lambda c: append.spawn(c, tenant, pipeline_id, prepared, at))
+        return await self._writer.write(lambda c: append.spawn(c, tenant, pipeline_id, prepared, at, queued=queued))
 
     async def append(self, fence: Fence, drafts: Sequence[Draft], *, at: Micros) -> list[Entry]:
         """Append `drafts`, all or none, and return them as the entries that they became.
@@ -101,15 +103,24 @@ class Ledger:
             raise
 
     async def append_outside(
-        self, tenant: str, pipeline_id: str, decide: Callable[[PipelineRow], Sequence[Draft]], *, at: Micros
+        self,
+        tenant: str,
+        pipeline_id: str,
+        decide: Callable[[PipelineRow], Sequence[Draft]],
+        *,
+        at: Micros,
+        queued: bool = False,
     ) -> list[Entry]:
         """Append from outside, as stop, continue and resume do: whoever works on the pipeline is fenced off.
 
         Args:
             decide: a pure function from the pipeline as it is, locked, to what to append; it may
                 raise. It runs in the writer's thread, at times twice. For nothing, nothing changes.
+            queued: any worker is to draw the pipeline and go on with it.
         """
-        return await self._writer.write(lambda c: append.append_outside(c, tenant, pipeline_id, decide, at))
+        return await self._writer.write(
+            lambda c: append.append_outside(c, tenant, pipeline_id, decide, at, queued=queued)
+        )
 
     async def claim(
         self,
@@ -142,9 +153,9 @@ class Ledger:
         """Prolong the leases of `keys` that are still `owner`'s; returns whose they are."""
         return await self._writer.write(lambda c: leases.renew(c, owner, keys, lease_seconds=lease_seconds))
 
-    async def release(self, fence: Fence, *, owner: str) -> None:
-        """Give a lease back; does nothing where it is no longer `owner`'s."""
-        await self._writer.write(lambda c: leases.release(c, fence, owner=owner))
+    async def release(self, fence: Fence, *, owner: str, queued: bool = False) -> None:
+        """Give a lease back, `queued` for any worker to draw; does nothing where it is no longer `owner`'s."""
+        await self._writer.write(lambda c: leases.release(c, fence, owner=owner, queued=queued))
 
     async def get_pipeline(self, tenant: str, pipeline_id: str) -> PipelineRow:
         """The pipeline, or `NotFound`."""
@@ -188,6 +199,10 @@ class Ledger:
         if not keys:
             return {}
         return await self._read(lambda c: queries.select_heads(c, keys))
+
+    async def waiting(self, limit: int) -> list[PipelineRow]:
+        """Pipelines of all tenants that wait for a worker, in the order in which they are to be drawn."""
+        return await self._read(lambda c: queries.select_waiting(c, limit=limit))
 
     async def orphans(self, *, let_go_seconds: float, limit: int) -> list[PipelineRow]:
         """Of all tenants, the pipelines that a worker should act for and none may (`queries.select_orphans`)."""

@@ -132,12 +132,36 @@ def select_orphans(connection: Connection, *, let_go_for: Micros, limit: int) ->
     let_go = and_(
         pipelines.c.status.in_(at_work),
         pipelines.c.lease_until.is_(None),
+        pipelines.c.queued_at.is_(None),
         pipelines.c.updated_at <= database_now() - let_go_for,
     )
     query = (
         select(*PIPELINE_COLUMNS)
         .where(pipelines.c.status.in_(open_), or_(pipelines.c.lease_until <= database_now(), let_go))
         .order_by(pipelines.c.updated_at)
+        .limit(limit)
+    )
+    return [pipeline_row(row) for row in connection.execute(query).mappings()]
+
+
+def select_waiting(connection: Connection, *, limit: int) -> list[PipelineRow]:
+    """Pipelines that wait for a worker, in the fair order: the next one of the tenant with the fewest under way."""
+    open_ = [status.value for status in Status if not status.ended]
+    leased = pipelines.alias()
+    under_way = (
+        select(func.count())
+        .where(leased.c.tenant == pipelines.c.tenant, leased.c.lease_until > database_now())
+        .scalar_subquery()
+    )
+    place = func.row_number().over(partition_by=pipelines.c.tenant, order_by=(pipelines.c.queued_at, pipelines.c.id))
+    query = (
+        select(*PIPELINE_COLUMNS)
+        .where(
+            pipelines.c.queued_at.is_not(None),
+            pipelines.c.status.in_(open_),
+            or_(pipelines.c.lease_until.is_(None), pipelines.c.lease_until <= database_now()),
+        )
+        .order_by(under_way + place, pipelines.c.queued_at, pipelines.c.id)
         .limit(limit)
     )
     return [pipeline_row(row) for row in connection.execute(query).mappings()]

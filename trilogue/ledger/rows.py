@@ -37,6 +37,7 @@ class PipelineRow:
     Attributes:
         spec: the body of its `pipeline_spawned`.
         flow_run_id: the Prefect flow run of the present attempt, or of the last one.
+        queued_at: since when it waits for any worker to draw it; None while nobody is to.
         read_at: database time of the reading; leases are compared with nothing else.
     """
 
@@ -61,6 +62,7 @@ class PipelineRow:
     ended_at: Micros | None
     created_at: Micros
     updated_at: Micros
+    queued_at: Micros | None
     read_at: Micros
 
     @property
@@ -83,9 +85,9 @@ class PipelineRow:
         """Whether a worker should act for the pipeline but none may: not ended, no live lease.
 
         SPAWNED and REPORT may wait without a worker; there only a lease that ran out
-        without having been released tells of one that died.
+        without having been released tells of one that died. What waits for any worker is none.
         """
-        if self.status.ended or self.leased:
+        if self.status.ended or self.leased or self.queued_at is not None:
             return False
         return self.status in {Status.RUNNING, Status.ORCHESTRATING} or self.lease_until is not None
 

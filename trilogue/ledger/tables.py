@@ -53,6 +53,7 @@ class Pipelines(_Base, table=True):
         Index("pipelines_claimable", "status", "lease_until"),
         Index("pipelines_leased", "lease_owner"),
         Index("pipelines_ended", "ended_at"),
+        Index("pipelines_queued", "queued_at"),
         Index("pipelines_external_id", "tenant", "external_id", unique=True),
     )
 
@@ -79,6 +80,7 @@ class Pipelines(_Base, table=True):
     ended_at: int | None = _large(null=True)
     created_at: int = _large()
     updated_at: int = _large()
+    queued_at: int | None = _large(null=True)
 
 
 class Entries(_Base, table=True):
@@ -168,6 +170,39 @@ class Checkpoints(_Base, table=True):
     at: int = _large()
 
 
+class Idempotency(_Base, table=True):
+    """The answer to a request that bore an `Idempotency-Key`, for when it comes again; NULL while it is worked on."""
+
+    __tablename__ = "idempotency"
+
+    tenant: str = _key()
+    key: str = _key()
+    request: str = _text()
+    status: int | None = _integer(null=True)
+    body: str | None = _text(null=True)
+    created_at: int = _large()
+
+
+class Deliveries(_Base, table=True):
+    """Webhooks on their way, one row each; `due_at` is NULL once it ended."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (Index("deliveries_due", "due_at"),)
+
+    tenant: str = _key()
+    id: str = _key()
+    pipeline_id: str = Field(sa_column=Column(KEY, nullable=False))
+    seq: int = _integer()
+    url: str = _text()
+    body: str = _text()
+    status: str = _text()
+    tries: int = _integer()
+    due_at: int | None = _large(null=True)
+    error: str | None = _text(null=True)
+    created_at: int = _large()
+    ended_at: int | None = _large(null=True)
+
+
 METADATA = _Base.metadata
 
 pipelines: Table = METADATA.tables["pipelines"]
@@ -175,4 +210,6 @@ entries: Table = METADATA.tables["entries"]
 agents: Table = METADATA.tables["agents"]
 usage: Table = METADATA.tables["usage"]
 budgets: Table = METADATA.tables["budgets"]
+deliveries: Table = METADATA.tables["deliveries"]
+idempotency: Table = METADATA.tables["idempotency"]
 checkpoints: Table = METADATA.tables["checkpoints"]
