@@ -127,10 +127,10 @@ async def test_a_redis_that_loses_everything_in_the_middle_is_filled_again(
     valkey_server: OwnServer,
     loses_all: Callable[[OwnServer], None],
 ) -> None:
-    rehearsed.latency = 0.05
+    rehearsed.latency = 0.15
     driver = await driver_of(rehearsed, live_url=valkey_server.url)
     running = asyncio.create_task(driver.run())
-    for chats in (3, 5, 7):
+    for chats in (2, 4, 6):  # of eight: what was posted before the loss comes back with what is posted after it
         await until(lambda chats=chats: len(rehearsed.chats) >= chats)  # type: ignore[misc]
         await asyncio.to_thread(loses_all, valkey_server)
     course = await running
