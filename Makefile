@@ -3,7 +3,7 @@ PYTHON ?= python3
 OBJECTIVE ?= Design a caching strategy
 BIN := .venv/bin
 
-.PHONY: setup run test test-slow test-model check format bench clean
+.PHONY: setup run up test test-slow test-model check format bench clean
 
 setup: .venv/ready
 
@@ -14,6 +14,9 @@ setup: .venv/ready
 
 run: setup
 	@$(BIN)/trilogue run "$(OBJECTIVE)"
+
+up: setup
+	@$(BIN)/trilogue up
 
 test: setup
 	$(BIN)/pytest

@@ -8,7 +8,7 @@ import time
 
 from rich.console import Console
 
-from benchmarks import governance, help_time, pipelines, posts, turns
+from benchmarks import events, governance, help_time, pipelines, posts, turns, warm
 from benchmarks.figures import Figure, as_json, table
 
 BENCHMARKS = {
@@ -16,7 +16,9 @@ BENCHMARKS = {
     "turns": turns.measure,
     "governance": governance.measure,
     "posts": posts.measure,
+    "events": events.measure,
     "pipelines": pipelines.measure,
+    "warm": warm.measure,
 }
 
 _WIDTH = 150

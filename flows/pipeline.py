@@ -24,6 +24,7 @@ from trilogue.spec import (
     Project,
     Replacements,
     Timeout,
+    Webhook,
 )
 
 
@@ -44,6 +45,7 @@ async def pipeline(
     project: Project = "default",
     labels: Labels = (),
     external_id: ExternalId = None,
+    webhook: Webhook = None,
     pipeline_id: PipelineId = None,
 ) -> State[Any]:
     """Take an objective from SPAWN to COMPLETE: two agents research it, then negotiate to one agreed text."""
@@ -63,6 +65,7 @@ async def pipeline(
         project=project,
         labels=labels,
         external_id=external_id,
+        webhook=webhook,
     )
     async with tasks.started(pipeline_id, spec) as session:
         await tasks.spawn()

@@ -7,7 +7,8 @@ does not take is a line in the log, never the pipeline's failure.
 import asyncio
 import html
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -37,35 +38,36 @@ class Exhibits:
 
     def show_progress(self, board: Board) -> None:
         """How far the pipeline is; 100 also when it has ended otherwise."""
-        self._publish(self._show_progress(100.0 if board.status.ended else _PROGRESS[board.phase]))
+        self._publish(partial(self._show_progress, 100.0 if board.status.ended else _PROGRESS[board.phase]))
 
     def show_report(self, board: Board) -> None:
         """The report, under `<pipeline id>-report`."""
         if board.report:
             what = "What ALPHA and BETA found, joined"
-            self._publish(self._markdown("report", board.report["markdown"], what))
+            self._publish(partial(self._markdown, "report", board.report["markdown"], what))
 
     def show_result(self, board: Board) -> None:
         """The result under `<pipeline id>-result`, the proposals with their votes under `<pipeline id>-votes`."""
         result = result_markdown(self._pipeline_id, board)
-        self._publish(self._markdown("result", result, "The agreed text, or why there is none"))
+        self._publish(partial(self._markdown, "result", result, "The agreed text, or why there is none"))
         if rows := _votes(board):
             what = "Proposals and the latest vote of each agent"
-            self._publish(acreate_table_artifact(key=f"{self._pipeline_id}-votes", table=rows, description=what))
+            key = f"{self._pipeline_id}-votes"
+            self._publish(partial(acreate_table_artifact, key=key, table=rows, description=what))
 
     async def published(self) -> None:
         """Wait until everything shown so far is with Prefect."""
         if self._last is not None:
             await self._last
 
-    def _publish(self, exhibit: Awaitable[Any]) -> None:
+    def _publish(self, exhibit: Callable[[], Awaitable[Any]]) -> None:
         self._last = asyncio.create_task(self._after(self._last, exhibit))
 
-    async def _after(self, former: asyncio.Task[None] | None, exhibit: Awaitable[Any]) -> None:
+    async def _after(self, former: asyncio.Task[None] | None, exhibit: Callable[[], Awaitable[Any]]) -> None:
         if former is not None:
             await former
         try:
-            await exhibit
+            await exhibit()
         except Exception as error:  # noqa: BLE001  (whatever Prefect's client raises)
             logger.warning("an artifact of %s was not published: %s", self._pipeline_id, type(error).__name__)
 

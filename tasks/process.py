@@ -28,6 +28,7 @@ from prefect.client.schemas.objects import StateType
 from trilogue.errors import TrilogueError
 from trilogue.services import Services, open_services
 from trilogue.settings import Settings
+from trilogue.webhooks import delivering
 
 logger = logging.getLogger(__name__)
 
@@ -167,7 +168,8 @@ async def serving(settings: Settings) -> AsyncIterator[Process]:
         watching = asyncio.create_task(process.cancellations.watch())
         token = _process.set(process)
         try:
-            yield process
+            async with delivering(services):
+                yield process
         finally:
             _process.reset(token)
             watching.cancel()

@@ -70,21 +70,22 @@ async def take_up(services: Services, carry: Carry, *, deployment: str | None = 
         return TakenUp()
     if deployment is not None:
         async with get_client() as client:
-            if (known := await _deployed(client, deployment)) is not None:
-                started = [row.pipeline_id for row in orphans if await _start(client, known, row)]
+            if (known := await deployed(client, deployment)) is not None:
+                started = [row.pipeline_id for row in orphans if await start(client, known, row)]
                 return TakenUp(started=tuple(started))
     return TakenUp(carried=await _carry_here(services, carry, orphans))
 
 
-async def _deployed(client: PrefectClient, name: str) -> UUID | None:
+async def deployed(client: PrefectClient, name: str) -> UUID | None:
+    """The id of a deployment; None where there is none of that name."""
     try:
         return (await client.read_deployment_by_name(name)).id
     except ObjectNotFound:
         return None
 
 
-async def _start(client: PrefectClient, deployment: UUID, row: PipelineRow) -> bool:
-    """Start a run that takes the orphan up, unless one is on its way."""
+async def start(client: PrefectClient, deployment: UUID, row: PipelineRow) -> bool:
+    """Start a run of the deployment that takes the pipeline up, unless one is on its way."""
     stem = f"take-up:{row.tenant}:{row.pipeline_id}:{row.attempt}"
     ours = FlowRunFilter(tags=FlowRunFilterTags(all_=[stem]))
     runs = await client.read_flow_runs(flow_run_filter=ours, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=1)
@@ -122,24 +123,25 @@ async def _carry_here(services: Services, carry: Carry, orphans: Sequence[Pipeli
     mine = [row for row in orphans if row.pipeline_id not in services.taking_up]
     services.taking_up.update(row.pipeline_id for row in mine)
 
-    async def carried(row: PipelineRow) -> bool:
+    async def in_turn(row: PipelineRow) -> bool:
         try:
             async with room:
-                return await _carried(carry, row)
+                return await carried(carry, row)
         finally:
             services.taking_up.discard(row.pipeline_id)
 
-    done = await asyncio.gather(*map(carried, mine))
+    done = await asyncio.gather(*map(in_turn, mine))
     return tuple(row.pipeline_id for row, taken in zip(mine, done, strict=True) if taken)
 
 
-async def _carried(carry: Carry, row: PipelineRow) -> bool:
+async def carried(carry: Carry, row: PipelineRow) -> bool:
+    """Carry a pipeline that anybody may take; False: somebody else has it, or Prefect is in trouble. Never raises."""
     token = _quiet.set(True)
     try:
         await carry(**_parameters(row), return_state=True)
     except Abort:
         return False
-    except Exception as error:  # noqa: BLE001  (whatever Prefect raises; the other orphans are no worse for it)
+    except Exception as error:  # noqa: BLE001  (whatever Prefect raises; other pipelines are no worse for it)
         logger.warning("%s could not be taken up: %s: %s", row.pipeline_id, type(error).__name__, error)
         return False
     finally:

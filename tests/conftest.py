@@ -7,8 +7,12 @@ pytest_plugins = [
     "tests.fixtures.vault",
     "tests.fixtures.model_server",
     "tests.fixtures.language_model",
+    "tests.fixtures.receiver",
     "tests.driving",
+    "tests.watching",
     "tests.terminals",
     "tests.command",
     "tests.fixtures.vault_attempts",
+    "tests.fixtures.api",
+    "tests.fixtures.served",
 ]

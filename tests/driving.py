@@ -53,11 +53,14 @@ class Driver:
         return await self.services.spawn(spec, may_rehearse=False)
 
     async def carry(self, pipeline_id: str) -> "Course":
-        """The flow `pipeline` for a recorded pipeline."""
+        """The flow `pipeline` for a recorded pipeline, from wherever it is."""
         async with self._taken_up(pipeline_id) as attempt:
-            await self._spawn(attempt)
-            await _research(attempt)
-            if await self._report(attempt):
+            if attempt.board.status is Status.SPAWNED:
+                await self._spawn(attempt)
+            if attempt.board.status is Status.RUNNING:
+                await _research(attempt)
+            begun = attempt.board.status is Status.ORCHESTRATING  # by a person's `continue`
+            if await self._report(attempt) or begun:
                 if attempt.board.status is Status.REPORT:
                     await attempt.append(lambda board: interventions.first_round(board, attempt.now()))
                 await _negotiation(attempt)
@@ -93,9 +96,12 @@ class Driver:
 
     async def _report(self, attempt: Attempt) -> bool:
         auto = self.services.settings.auto_orchestrate
-        phases.check_run(attempt.board)
-        await attempt.append(lambda board: phases.reported(board, auto_orchestrate=auto))
-        return continuation(attempt.board, auto_orchestrate=auto).auto
+        if attempt.board.status is Status.RUNNING:
+            phases.check_run(attempt.board)
+            await attempt.append(lambda board: phases.reported(board, auto_orchestrate=auto))
+        if attempt.board.status is Status.REPORT:
+            return continuation(attempt.board, auto_orchestrate=auto).auto
+        return attempt.board.status is Status.ORCHESTRATING
 
 
 async def _research(attempt: Attempt) -> None:

@@ -196,6 +196,9 @@ class MemoryRoom:
         except (Malformed, Violation) as error:
             return Answer(error=error)
 
+    def cut_off(self, _: OpenTurn) -> Answer:
+        return Answer(spent={"calls": 1})
+
 
 def rehearsal(delay: Callable[[], float] = lambda: 0.4) -> Model:
     """The built-in rehearsal, without its protocol."""

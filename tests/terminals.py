@@ -28,6 +28,10 @@ from typing import Any
 
 import pytest
 
+from trilogue import embedded
+from trilogue.embedded.locks import is_held
+from trilogue.embedded.place import Kind, Place
+
 COMMAND = str(Path(sys.executable).with_name("trilogue"))
 PATIENCE = 120.0
 GONE_WITHIN = 10.0
@@ -183,10 +187,25 @@ def until(condition: Callable[[], bool], within: float = GONE_WITHIN) -> None:
         time.sleep(0.02)
 
 
-@pytest.fixture
-def installation() -> Iterator[Installation]:
-    """A new installation with short waits; nothing of it may be left ten seconds after its last command."""
+@pytest.fixture(scope="session")
+def served_once() -> Iterator[Path]:
+    """A `PREFECT_HOME` whose database stands: making it takes as long as most tests that need one."""
     root = Path(tempfile.mkdtemp(prefix="tri-", dir="/tmp"))
+    try:
+        with embedded.serving(root, redis=False, linger=0.0):
+            pass
+        until(lambda: not is_held(Place(home=root, kind=Kind.PREFECT).guardian_lock))
+        yield root / "prefect"
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture
+def installation(served_once: Path) -> Iterator[Installation]:
+    """An installation with short waits, on which Prefect was started before; nothing of it may be left ten seconds
+    after its last command."""
+    root = Path(tempfile.mkdtemp(prefix="tri-", dir="/tmp"))
+    shutil.copytree(served_once, root / "home" / "prefect")
     made = Installation(
         root=root,
         environment={

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from trilogue.cli.carrying import _ending_like_ctrl_c, _sigterm_reaches_the_loop
+from trilogue.cli.carrying import _sigterm_reaches_the_loop, ending_like_ctrl_c
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def interrupted() -> Iterator[asyncio.Event]:
 
 
 async def test_sigterm_is_ctrl_c_whoever_handles_it_besides(interrupted: asyncio.Event) -> None:
-    with _ending_like_ctrl_c():
+    with ending_like_ctrl_c():
         own = signal.getsignal(signal.SIGTERM)
         with _sigterm_reaches_the_loop():
             os.kill(os.getpid(), signal.SIGTERM)

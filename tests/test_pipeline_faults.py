@@ -184,8 +184,8 @@ async def test_an_endpoint_that_goes_in_the_middle_of_run_fails_the_pipeline_and
     assert set(course.outcomes()) <= {"endpoint", "cancelled"}
     told = [body for body in course.bodies(Kind.TURN_ENDED) if body["outcome"] == "endpoint"]
     assert told
-    assert max(body["calls"] for body in told) == 2  # a turn that the deadline cut off may count fewer
-    assert all(body["cost_nanousd"] is None for body in told)  # unknown, never zero
+    assert course.calls == len(rehearsed.chats), "an open breaker's trials are nobody's tries, but calls all the same"
+    assert all(body["cost_nanousd"] is None for body in told if body["calls"])  # unknown, never zero
     assert all(body["usage"] is None or body["usage"]["estimated"] for body in told)
     assert not any(agent.faults for agent in course.board.agents.values())
 

@@ -18,7 +18,7 @@ from prefect.context import refresh_global_settings_context
 from flows.pipeline import pipeline
 from tasks.taking_up import take_up
 from trilogue.errors import TrilogueError
-from trilogue.launch import carry, serving
+from trilogue.launch import carry, serving, work
 from trilogue.settings import load_settings
 from trilogue.spec import PipelineSpec
 
@@ -70,6 +70,11 @@ def taker(environment: dict[str, str]) -> None:
                 await asyncio.sleep(_LOOK_EVERY)
 
     _run(work, environment)
+
+
+def warm(environment: dict[str, str], concurrency: str, grace: str) -> None:
+    """Be a warm worker, as `trilogue worker` is."""
+    _run(lambda: work(load_settings(), concurrency=int(concurrency), grace=float(grace)), environment)
 
 
 _flow: Any = pipeline

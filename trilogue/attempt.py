@@ -17,13 +17,13 @@ from trilogue.clock import SECOND, Micros
 from trilogue.deliberation.room import Answer, Rules
 from trilogue.entry import Draft, Entry
 from trilogue.errors import Fenced, Unavailable, Violation
-from trilogue.governance.budgets import Need, Price, Settlement, cheaper, settled
+from trilogue.governance.budgets import Need, Price, Settlement, cheaper
 from trilogue.ledger import Claim, Ledger
 from trilogue.live import Delta, Live
 from trilogue.mediation import Trigger
 from trilogue.models import prompts
 from trilogue.models.gateway import Gateway
-from trilogue.models.question import Question, Reply, Usage, tokens_in
+from trilogue.models.question import Question, Reply, Usage, charged, tokens_in
 from trilogue.models.readable import TextStream
 from trilogue.models.shapes import messages_for
 from trilogue.phases import model_of
@@ -65,6 +65,7 @@ class Attempt:
         self._live = live
         self._answer_tokens = answer_tokens
         self._fallback_models = fallback_models
+        self._calls: dict[int, list[Usage]] = {}
         self._lock = asyncio.Lock()
         self._news = asyncio.Event()
 
@@ -165,7 +166,8 @@ class Attempt:
             )
 
         spare = [model for model in self._fallback_models if model != agent.model]
-        return [need(agent.model, *spare), *cheaper(need(agent.model), [need(model) for model in spare])]
+        own = need(agent.model, *spare)
+        return [own, *cheaper(own, [need(model) for model in (agent.model, *spare)])]
 
     def _question(self, agent: Agent, prompt: str, offer: Offer) -> Question:
         return Question(
@@ -190,7 +192,10 @@ class Attempt:
             fallback_models=turn.models[1:],
             max_tokens=turn.max_tokens,
             most_tokens=self._tokens_left(agent.agent_id),
+            most_nanousd=self._nanousd_left(turn),
+            price=self._price(turn.models, 0),
         )
+        calls = self._calls[turn.turn] = []
         raw = ""
         stream = TextStream(lambda offset, text: self._delta(turn, offset, text))
 
@@ -200,31 +205,34 @@ class Attempt:
             stream.update(so_far)
 
         reply: Reply[tuple[Action, ...] | Violation] = await self._asked.complete(
-            question, read=lambda value: _read(value, offer), on_text=on_text
+            question, read=lambda value: _read(value, offer), on_text=on_text, spent=calls
         )
         stream.finish(raw)
         spent = _spent(reply.usage, repaired=reply.repaired)
-        charged = self._charged(turn, reply.usage)
+        settled = self._charged(turn, reply.usage)
         if isinstance(reply.value, Violation):
-            return Answer(error=reply.value, spent=spent, settled=charged)
-        return Answer(actions=reply.value or (), error=reply.error, spent=spent, settled=charged)
+            return Answer(error=reply.value, spent=spent, settled=settled)
+        return Answer(actions=reply.value or (), error=reply.error, spent=spent, settled=settled)
+
+    def cut_off(self, turn: OpenTurn) -> Answer:
+        usage = sum(self._calls[turn.turn], Usage(model=turn.models[0]))
+        spent = _spent(usage, repaired=False)
+        if usage.calls == usage.broken_calls:
+            spent["usage"] = None  # unknown, not guessed
+        return Answer(spent=spent, settled=self._charged(turn, usage))
 
     def _tokens_left(self, agent_id: str) -> int | None:
         """What an agent's present turn may take at most, its repair and retries included."""
         limit = self.board.mandates[agent_id].tokens
         return None if limit is None else limit - self.board.spending_of(agent_id).spent.tokens
 
+    def _nanousd_left(self, turn: OpenTurn) -> int | None:
+        """What a turn may take at most: what the pipeline has neither spent nor reserved for other turns."""
+        limit, in_all = self.board.max_nanousd, self.board.spending_in_all()
+        return None if limit is None else limit - (in_all.spent + in_all.reserved - turn.reserved).nanousd
+
     def _charged(self, turn: OpenTurn, usage: Usage) -> Settlement:
-        return settled(
-            turn.reserved,
-            tokens=usage.tokens,
-            output_tokens=usage.output_tokens,
-            nanousd=usage.cost_nanousd,
-            told_nanousd=usage.told_nanousd,
-            broken_calls=usage.broken_calls,
-            broken_tokens=usage.broken_tokens,
-            price=self._price((usage.model,), 0) or self._price(turn.models, 0),
-        )
+        return charged(turn.reserved, usage, self._price((usage.model,), 0) or self._price(turn.models, 0))
 
     def _delta(self, turn: OpenTurn, offset: int, text: str) -> None:
         delta = Delta(turn=turn.turn, agent_id=turn.agent_id, offset=offset, text=text)

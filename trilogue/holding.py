@@ -109,6 +109,10 @@ class Holds:
             with contextlib.suppress(TrilogueError):  # out of reach: the lease runs out by itself
                 await asyncio.shield(self._ledger.release(claim.fence, owner=self.owner, queued=self.draining))
 
+    def has(self, key: PipelineKey) -> bool:
+        """Whether this process works on a pipeline, under a lease."""
+        return any(hold.key == key for hold in self._held.values())
+
     def may_stream(self, tenant: str, pipeline_id: str) -> bool:
         """Whether what an agent says may be shown: not once the lease may be another's, or the pipeline was stopped."""
         now = time.monotonic()

@@ -148,7 +148,8 @@ def resumed(board: Board, now: Micros, models: Mapping[Role, str], asked: RoundS
     """
     check_resumable(board, asked.reason)
     phase = board.phase
-    left = max(0, board.round.deadline - board.at) if board.round else 0
+    ended_at = board.error["at"] if board.error else board.at  # of the end itself, also where it was rewound to later
+    left = max(0, board.round.deadline - ended_at) if board.round else 0
     deadline = now + left if board.round else None
     told = {"reason": asked.reason, "from": board.status.value, "deadline": deadline, **_raised(asked)}
     until = now + (left if board.round else seconds(board.spec["agent_timeout"]))
@@ -178,9 +179,11 @@ def check_rewindable(board: Board, to_seq: int) -> None:
 def rewound(board: Board, to_seq: int, checkpoint: str, reason: str) -> list[Draft]:
     """Back to a checkpoint: the board as it stood then, while what was spent and given out stays.
 
-    Raises as `check_rewindable`.
+    Raises as `check_rewindable`, and `Conflict` where no reason is given for a stopped one.
     """
     check_rewindable(board, to_seq)
+    if board.status is Status.STOPPED:
+        check_resumable(board, reason)
     former = board.snapshots[to_seq]
     error = {"code": former.error["code"], "message": former.error["message"]} if former.error else None
     body = {

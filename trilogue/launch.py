@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trilogue import embedded
+from trilogue.errors import Unavailable
 from trilogue.settings import Settings
 from trilogue.spec import PipelineSpec, RoundSpec
 
@@ -44,6 +45,12 @@ def prefect_configured() -> bool:
         return False
     active = os.environ.get("PREFECT_PROFILE") or profiles.get("active")
     return bool(profiles.get("profiles", {}).get(active, {}).get("PREFECT_API_URL"))
+
+
+def prefect_environment(settings: Settings, api_url: str | None) -> dict[str, str]:
+    """What a program needs in its environment to use the embedded Prefect server, or with `None` the configured one."""
+    own = {"PREFECT_HOME": str(settings.home / "prefect"), "PREFECT_API_URL": api_url} if api_url else {}
+    return _QUIET | own
 
 
 @contextmanager
@@ -118,6 +125,51 @@ async def serving(settings: Settings) -> AsyncIterator["Services"]:
 
     async with process_serving(await effective(settings)) as process:
         yield process.services
+
+
+async def send_ticket() -> None:
+    """Tell one warm worker that a pipeline is waiting. Never raises; a lost one costs a second (`tasks.tickets`)."""
+    from tasks.tickets import send_ticket as send  # noqa: PLC0415  (imports Prefect)
+
+    await send()
+
+
+async def work(settings: Settings, *, concurrency: int, grace: float, ready: Callable[[], None] = lambda: None) -> None:
+    """Be a warm worker until SIGTERM or SIGINT, which is to be the main thread's to hear (`tasks.worker`).
+
+    Args:
+        concurrency: how many pipelines at once.
+        grace: seconds for what runs when the worker is told to end; then others take it up.
+        ready: called, in another thread, once it takes what waits.
+
+    Raises:
+        Invalid, Unavailable, RevisionMismatch, Denied, NotFound: what is configured cannot be used.
+    """
+    from flows.pipeline import pipeline  # noqa: PLC0415  (imports Prefect)
+    from tasks.worker import work as work_  # noqa: PLC0415
+
+    await work_(await effective(settings), pipeline, concurrency=concurrency, grace=grace, ready=ready)
+
+
+async def serve_deployments(ready: Callable[[], None]) -> None:
+    """Deploy what `prefect.yaml` names and run its flow runs, until cancelled (`tasks.deployments`)."""
+    from tasks.deployments import serve  # noqa: PLC0415  (imports Prefect)
+
+    await serve(ready)
+
+
+async def reach_prefect() -> None:
+    """Raise `Unavailable` unless the Prefect server answers."""
+    if not prefect_configured():
+        raise Unavailable("no Prefect server is configured; set PREFECT_API_URL", code="prefect_unavailable")
+    from prefect.client.orchestration import get_client  # noqa: PLC0415  (imports Prefect)
+
+    async with get_client() as client:
+        if fault := await client.api_healthcheck():
+            raise Unavailable(
+                f"Prefect does not answer: {type(fault).__name__}; is PREFECT_API_URL right?",
+                code="prefect_unavailable",
+            )
 
 
 async def carry(pipeline_id: str, spec: PipelineSpec) -> None:

@@ -27,6 +27,7 @@ def spawned(
     timeout: float,
     agent_timeout: float,
     limits: Limits = DEFAULT_LIMITS,
+    webhook: str | None = None,
 ) -> list[Draft]:
     """A pipeline's first entries: the objective with its settled options, and its context documents."""
     settled = limits.over(spec)
@@ -46,6 +47,7 @@ def spawned(
         "auto_continue": spec.auto_continue,
         "labels": list(spec.labels),
         "external_id": spec.external_id,
+        "webhook": webhook,
     }
     return [
         Draft(kind=Kind.PIPELINE_SPAWNED, body=body),

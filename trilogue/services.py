@@ -22,21 +22,31 @@ from trilogue.deliberation.turns import lost_turns
 from trilogue.entry import Draft, Entry
 from trilogue.errors import Conflict, Invalid, NotFound
 from trilogue.gateways import AROUND, Gateways, OpenGateway, attempt_seconds
+from trilogue.governance.mandates import missing
 from trilogue.holding import Holds
-from trilogue.interventions import check_continuable, resumed, rewound, round_begun
+from trilogue.interventions import (
+    check_continuable,
+    check_resumable,
+    check_rewindable,
+    resumed,
+    rewound,
+    round_begun,
+)
 from trilogue.ledger import Claim, Ledger, PipelineRow
 from trilogue.ledger.opening import TENANT, open_ledger
+from trilogue.ledger.rows import named_checkpoint
 from trilogue.ledger.stopping import stop
 from trilogue.limits import Limits, nanousd_of
 from trilogue.live import Live
 from trilogue.mediation import Thresholds
 from trilogue.models.modes import Choice, choose
 from trilogue.phases import model_of, spawned
-from trilogue.pipeline import new_pipeline_id
+from trilogue.pipeline import Status, new_pipeline_id
 from trilogue.secrets.access import VaultAccess
 from trilogue.secrets.vault import DRAGONFLY_PASSWORD, Vault
 from trilogue.settings import Settings
 from trilogue.spec import PipelineSpec, RoundSpec
+from trilogue.webhooks import settled_receiver
 
 
 class Services:
@@ -121,7 +131,42 @@ class Services:
             pipeline_id, board, lambda: resumed(board, clock.now(), models, asked), queued=queued
         )
 
-    async def rewind(self, pipeline_id: str, to_seq: int, checkpoint: str, reason: str) -> Board:
+    async def take_up_again(self, pipeline_id: str, asked: RoundSpec) -> None:
+        """Have any worker go on with a pipeline that failed, was stopped (`resume`) or was interrupted.
+
+        Raises:
+            NotFound: no such pipeline.
+            Conflict: as `resume`; or somebody works on it.
+        """
+        row = await self.ledger.get_pipeline(TENANT, pipeline_id)
+        if row.status.ended:
+            await self.resume(pipeline_id, asked, queued=True)
+        else:
+            await self.ledger.queue(TENANT, pipeline_id)
+
+    async def go_on_from(self, pipeline_id: str, checkpoint: str, reason: str) -> None:
+        """Have any worker go on from a checkpoint, given by its name or its `seq`, whatever the pipeline was there.
+
+        Raises:
+            NotFound: no such pipeline or checkpoint.
+            Conflict: as `rewind`; or it was stopped there, and no reason is given.
+            Invalid, Denied, Unavailable, Exhausted, EndpointFault: as `begin_round`; it is back at the checkpoint.
+        """
+        board = await self.board(pipeline_id)
+        chosen = named_checkpoint(await self.ledger.checkpoints(TENANT, pipeline_id), checkpoint)
+        check_rewindable(board, chosen.to_seq)
+        former = board.snapshots[chosen.to_seq]
+        if former.status in {Status.FAILED, Status.STOPPED}:
+            check_resumable(former, reason)
+        await self.rewind(pipeline_id, chosen.to_seq, chosen.name, reason, queued=not former.status.ended)
+        if former.status in {Status.FAILED, Status.STOPPED}:
+            await self.resume(pipeline_id, RoundSpec(reason=reason), queued=True)
+        elif former.status.ended:
+            await self.begin_round(pipeline_id, RoundSpec(reason=reason), queued=True)
+
+    async def rewind(
+        self, pipeline_id: str, to_seq: int, checkpoint: str, reason: str, *, queued: bool = False
+    ) -> Board:
         """Take a pipeline back to its checkpoint at `to_seq`; returns the board, which may be an ended one.
 
         Raises:
@@ -129,7 +174,9 @@ class Services:
             Conflict: it has completed, or somebody works on it.
         """
         board = await self.board(pipeline_id)
-        await self._append_outside(pipeline_id, board, lambda: rewound(board, to_seq, checkpoint, reason))
+        await self._append_outside(
+            pipeline_id, board, lambda: rewound(board, to_seq, checkpoint, reason), queued=queued
+        )
         return await self.board(pipeline_id)
 
     async def _append_outside(
@@ -164,7 +211,8 @@ class Services:
             queued: any worker is to draw it; else the caller carries it.
 
         Raises:
-            Invalid: mode and model do not go together, or nothing says which model to use.
+            Invalid: mode and model do not go together, or nothing says which model to use; a webhook that
+                may not or cannot be sent.
             Conflict: the id or external id is taken.
         """
         choice = choose(self.settings, mode=spec.mode, model=spec.model, may_rehearse=may_rehearse)
@@ -176,6 +224,7 @@ class Services:
             timeout=spec.timeout or self.settings.orchestration_timeout,
             agent_timeout=spec.agent_timeout or self.settings.agent_timeout,
             limits=Limits.from_settings(self.settings),
+            webhook=settled_receiver(spec.webhook, self.settings),
         )
         pipeline_id = pipeline_id or new_pipeline_id()
         self.live.poster.post(await self.ledger.spawn(TENANT, pipeline_id, drafts, at=clock.now(), queued=queued))
@@ -230,7 +279,7 @@ class Services:
             answer_tokens=self.settings.answer_tokens,
             fallback_models=self.settings.fallbacks,
         )
-        await attempt.append(lost_turns)
+        await attempt.append(lambda board: [*lost_turns(board), *missing(board, attempt.now())])
         return attempt
 
     def _rules(self, spec: Mapping[str, object]) -> Rules:

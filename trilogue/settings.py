@@ -5,7 +5,7 @@ both end as the plain values that `trilogue.services` takes.
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -30,6 +30,10 @@ class Settings(BaseSettings):
     home: Path = Field(Path("~/.trilogue"), validation_alias="TRILOGUE_HOME")
     database_url: SecretStr | None = Field(None, validation_alias="TRILOGUE_DATABASE_URL")
     redis_url: SecretStr | None = Field(None, validation_alias="REDIS_URL")
+    api_url: str | None = Field(None, validation_alias="TRILOGUE_API_URL")
+    api_key: SecretStr | None = Field(None, validation_alias="TRILOGUE_API_KEY")
+    allowed_hosts: str = Field("", validation_alias="TRILOGUE_ALLOWED_HOSTS")
+    allowed_origins: str = Field("", validation_alias="TRILOGUE_ALLOWED_ORIGINS")
 
     vault_addr: str | None = Field(None, validation_alias="VAULT_ADDR")
     vault_token: SecretStr | None = Field(None, validation_alias="VAULT_TOKEN")
@@ -64,13 +68,22 @@ class Settings(BaseSettings):
     max_cost: float = Field(2.0, gt=0, le=1_000_000, allow_inf_nan=False, validation_alias="TRILOGUE_MAX_COST")
     errors: str = Field("8/2/1", pattern=r"^[1-9]\d{0,2}(/[1-9]\d{0,2}){2}$", validation_alias="TRILOGUE_ERRORS")
     replacements: int = Field(0, ge=0, le=10, validation_alias="TRILOGUE_REPLACEMENTS")
-    tenant_max_tokens: int | None = Field(None, ge=1, validation_alias="TRILOGUE_TENANT_MAX_TOKENS")
+    tenant_max_tokens: int | None = Field(None, ge=1, le=10**15, validation_alias="TRILOGUE_TENANT_MAX_TOKENS")
     tenant_max_cost: float | None = Field(
         None, gt=0, le=1_000_000, allow_inf_nan=False, validation_alias="TRILOGUE_TENANT_MAX_COST"
     )
     rehearsal_latency: float = Field(0.4, ge=0, le=3600, validation_alias="TRILOGUE_REHEARSAL_LATENCY")
 
+    launcher: Literal["worker", "deployment"] = Field("worker", validation_alias="TRILOGUE_LAUNCHER")
+    concurrency: int = Field(16, ge=1, le=1000, validation_alias="TRILOGUE_CONCURRENCY")
+    grace: float = Field(30.0, ge=0, le=86_400, allow_inf_nan=False, validation_alias="TRILOGUE_GRACE")
+    webhook_url: str | None = Field(None, validation_alias="TRILOGUE_WEBHOOK_URL")
+    webhook_secret: SecretStr | None = Field(None, validation_alias="TRILOGUE_WEBHOOK_SECRET")
+    webhook_allow_private: bool = Field(False, validation_alias="TRILOGUE_WEBHOOK_ALLOW_PRIVATE")
+    webhook_timeout: Seconds = Field(10.0, validation_alias="TRILOGUE_WEBHOOK_TIMEOUT")
+
     lease_seconds: Seconds = Field(15.0, validation_alias="TRILOGUE_LEASE_SECONDS")
+    heartbeat_seconds: Seconds = Field(15.0, validation_alias="TRILOGUE_HEARTBEAT")
     board_ttl: Seconds = Field(86_400.0, validation_alias="TRILOGUE_BOARD_TTL")
     checkpoint_retention: float = Field(
         30 * 86_400.0, gt=0, le=3.2e9, allow_inf_nan=False, validation_alias="TRILOGUE_CHECKPOINT_RETENTION"

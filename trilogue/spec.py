@@ -174,6 +174,11 @@ Context = Annotated[
 Project = Annotated[_Name, _told("The project that the pipeline belongs to.")]
 Labels = Annotated[tuple[_Name, ...], Field(max_length=32), _told("Words to find the pipeline by.")]
 ExternalId = Annotated[_Name | None, _Named("name", "none"), _told("Your own id for it; unique in your tenant.")]
+Webhook = Annotated[
+    Annotated[str, Field(max_length=2_000, pattern=r"^https?://[\x21-\x7e]+$")] | None,
+    _Named("URL"),
+    _told("Where a signed POST goes whenever the pipeline ends, such as `https://example.com/hooks`."),
+]
 PipelineId = Annotated[
     _Name | None, _Named("name", "none"), _told("A pipeline that is recorded already, to take up; none for a new one.")
 ]
@@ -203,6 +208,7 @@ class PipelineSpec(BaseModel):
     project: Project = "default"
     labels: Labels = ()
     external_id: ExternalId = None
+    webhook: Webhook = None
 
 
 class RoundSpec(BaseModel):

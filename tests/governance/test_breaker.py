@@ -4,11 +4,12 @@ import asyncio
 
 from tests.driving import MakeDriver
 from tests.fixtures.book import until
+from trilogue.board import NOTHING
 from trilogue.entry import Kind
 from trilogue.models.rehearsal.script import rehearse
 from trilogue.pipeline import Status
-from trilogue.testing.openrouter import serving
-from trilogue.testing.plans import Ok, Seen, Step
+from trilogue.testing.openrouter import OpenRouterServer, serving
+from trilogue.testing.plans import Drop, Ok, Seen, Step
 from trilogue.testing.plans import Status as Answers
 
 
@@ -63,3 +64,27 @@ async def test_an_endpoint_down_to_the_end_of_the_round_is_its_error_and_the_stu
         again = await driver.carry_on(course.pipeline_id, timeout=20.0)
     assert again.board.status is Status.COMPLETED
     assert again.bodies(Kind.HANDOFF) == []
+
+
+async def test_a_trial_that_breaks_off_leaves_nothing_in_the_next_answer_and_is_charged(
+    rehearsed: OpenRouterServer, driver_of: MakeDriver
+) -> None:
+    rehearsed.plan = [Drop(after=3)] * 4  # the first one or two open the breaker, the others are its trials
+    driver = await driver_of(rehearsed, breaker_failures=1)
+    course = await driver.run()
+    assert course.board.status is Status.COMPLETED
+    ended = course.bodies(Kind.TURN_ENDED)
+    assert not any(body["repaired"] or body["error"] for body in ended)
+    assert course.calls == len(rehearsed.chats)
+    assert sum(body["settled"]["tokens"] // 4_096 for body in ended) == 4, "each at its turn's whole reservation"
+
+
+async def test_an_agent_that_only_waited_for_a_refusing_endpoint_is_charged_nothing(
+    rehearsed: OpenRouterServer, driver_of: MakeDriver
+) -> None:
+    rehearsed.plan = lambda seen: Answers(code=503) if seen.path == "/chat/completions" else Ok()
+    driver = await driver_of(rehearsed, agent_timeout=0.5, breaker_seconds=30.0)
+    course = await driver.run()
+    assert course.board.status is Status.FAILED
+    assert course.calls == len(rehearsed.chats)
+    assert course.board.spending_in_all().spent == NOTHING

@@ -18,7 +18,7 @@ from trilogue.money import USD
 from trilogue.pipeline import Phase, Status
 from trilogue.spec import RoundSpec
 from trilogue.testing.openrouter import USD_PER_INPUT_TOKEN, USD_PER_OUTPUT_TOKEN, OpenRouterServer
-from trilogue.testing.plans import Drop, Hang, Ok, Seen
+from trilogue.testing.plans import Drop, Hang, Ok, Raw, Seen, Step
 
 PRICES = {"test/one": (USD_PER_INPUT_TOKEN, USD_PER_OUTPUT_TOKEN)}
 
@@ -160,6 +160,79 @@ async def test_tokens_that_run_out_in_the_middle_of_a_turn_leave_no_room_for_its
     assert sum(negotiating(Role.BETA)(seen) for seen in rehearsed.chats) == 1
     assert course.board.error is not None
     assert course.board.error["code"] == "budget_spent"
+    await tell_the_same(driver, course)
+
+
+async def test_money_that_runs_out_in_the_middle_of_a_turn_leaves_no_room_for_its_repair(
+    rehearsed: OpenRouterServer, driver_of: MakeDriver
+) -> None:
+    dear = Ok(text="no JSON", usage={"prompt_tokens": 10, "completion_tokens": 10, "cost": 1.0})
+    rehearsed.plan = when(negotiating(Role.BETA), dear)
+    driver = await driver_of(rehearsed)
+    course = await driver.run(max_cost=0.5)
+    ended = [body for body in course.bodies(Kind.TURN_ENDED) if body["agent_id"] == "beta-1"]
+    assert [(body["outcome"], body["calls"]) for body in ended] == [("acted", 1), ("budget", 1)]
+    assert course.board.error is not None
+    assert course.board.error["code"] == "budget_spent"
+    await tell_the_same(driver, course)
+
+
+async def test_calls_that_break_off_one_after_the_other_are_charged_whole_each_and_stop_at_the_limit(
+    rehearsed: OpenRouterServer, driver_of: MakeDriver
+) -> None:
+    rehearsed.plan = when(lambda seen: seen.path == "/chat/completions", Drop(after=1))
+    driver = await driver_of(rehearsed)
+    course = await driver.run(max_tokens=10_000)
+    assert course.outcomes() == ["budget", "budget"]
+    assert [body["calls"] for body in course.bodies(Kind.TURN_ENDED)] == [2, 2]
+    for body in course.bodies(Kind.TURN_ENDED):
+        assert body["settled"]["tokens"] == 2 * body["reserved"]["tokens"] <= 10_000
+    await tell_the_same(driver, course)
+
+
+async def test_a_repair_that_is_cut_off_is_charged_beside_the_answer_that_it_was_to_mend(
+    rehearsed: OpenRouterServer, driver_of: MakeDriver
+) -> None:
+    useless = Ok(text="no JSON", usage={"prompt_tokens": 5_000, "completion_tokens": 5_000, "cost": 0.25})
+
+    def plan(seen: Seen) -> Step:
+        if not asked(seen, Role.BETA, Phase.ORCHESTRATE):
+            return Ok()
+        return useless if len(seen.body["messages"]) == 2 else Hang()
+
+    rehearsed.plan = plan
+    rehearsed.prices = PRICES
+    driver = await driver_of(rehearsed)
+    course = await driver.run(timeout=1.0)
+    (cut,) = [body for body in course.bodies(Kind.TURN_ENDED) if body["outcome"] == "cancelled"]
+    assert (cut["calls"], cut["settled"]["estimated"]) == (2, True)
+    assert cut["settled"]["tokens"] == cut["reserved"]["tokens"] + 10_000
+    assert cut["settled"]["cost_nanousd"] == cut["reserved"]["cost_nanousd"] + USD // 4
+    await tell_the_same(driver, course)
+
+
+async def test_a_fallback_too_dear_for_the_budget_is_left_out_before_the_answer_is_cut_short(
+    rehearsed: OpenRouterServer, driver_of: MakeDriver
+) -> None:
+    rehearsed.prices = {**PRICES, "test/dear": (USD_PER_INPUT_TOKEN * 100, USD_PER_OUTPUT_TOKEN * 100)}
+    driver = await driver_of(rehearsed, fallback_models="test/dear")
+    course = await driver.run(max_cost=0.5)
+    assert course.board.status is Status.COMPLETED
+    assert {seen.body.get("models") for seen in rehearsed.chats} == {None}
+    assert {seen.body["max_tokens"] for seen in rehearsed.chats} == {4_096}
+    assert all("alone" in body["message"] for body in told(course, "degrade"))
+
+
+@pytest.mark.parametrize("price", ["9" * 400, '"1e-320"', "NaN", "-1", "true", "null"])
+@pytest.mark.parametrize("pricing", ['{"prompt": X, "completion": 0}', '{"prompt": 0, "completion": X}'])
+async def test_whatever_the_price_list_says_nothing_breaks(
+    rehearsed: OpenRouterServer, driver_of: MakeDriver, pricing: str, price: str
+) -> None:
+    listed = f'{{"data": [{{"id": "test/one", "pricing": {pricing.replace("X", price)}}}]}}'
+    rehearsed.plan = lambda seen: Raw(body=listed.encode()) if seen.path == "/models" else Ok()
+    driver = await driver_of(rehearsed)
+    course = await driver.run()
+    assert course.board.status is Status.COMPLETED
     await tell_the_same(driver, course)
 
 

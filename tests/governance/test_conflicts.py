@@ -3,16 +3,18 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
 
 import pytest
 
-from tests.driving import Course, Driver, MakeDriver
+from tests.command import Command, refusal
+from tests.driving import Course, Driver, MakeDriver, driving_at
 from trilogue.entry import Kind
 from trilogue.errors import Conflict, Invalid, NotFound
 from trilogue.ledger import verify
 from trilogue.models.rehearsal.script import rehearse
 from trilogue.pipeline import Status
-from trilogue.spec import RoundSpec
+from trilogue.spec import RoundSpec, checked_spec
 from trilogue.testing.openrouter import serving
 
 ROUNDS = 8
@@ -159,3 +161,15 @@ async def test_what_does_not_go_with_the_status_is_refused_and_changes_nothing(d
             assert after[: len(before)] == before
             assert not {entry.kind for entry in after[len(before) :]} & {Kind.STOPPED, Kind.ROUND_STARTED, Kind.RESUMED}
         assert (await carrying).board.status is Status.COMPLETED
+
+
+def test_limits_are_not_raised_where_they_would_be_forgotten(
+    command: Command, tmp_path: Path, valkey_socket: Path
+) -> None:
+    async def left() -> str:
+        async with driving_at(tmp_path / "home", valkey_socket) as driver:
+            return await driver.services.spawn(checked_spec(objective="A queue", mode="local"), may_rehearse=True)
+
+    pipeline_id = asyncio.run(left())
+    for limit in ("--max-tokens", "--max-cost"):
+        assert "`trilogue stop` it first" in refusal(command("resume", pipeline_id, limit, "5"), code=1)

@@ -1,12 +1,18 @@
 """Every agent acts through its mandate: who it is, what it may do and spend, and until when."""
 
+import asyncio
 import json
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.driving import MakeDriver, shown
+from tests.driving import MakeDriver, asked, shown
+from tests.fixtures.book import until
 from tests.rooms import FINDING, MemoryRoom, bodies, in_virtual_time, played, rules, say, scripted, spawn
 from tests.test_pipeline_faults import DECOMPOSES, NO_JSON, negotiating, when
 from trilogue import phases
@@ -14,11 +20,14 @@ from trilogue.agent import AgentStatus, Role
 from trilogue.board import NOTHING
 from trilogue.clock import seconds
 from trilogue.deliberation.turns import take_turn
-from trilogue.entry import Kind
+from trilogue.entry import GENESIS, Draft, Entry, Kind
 from trilogue.errors import EndpointFault
+from trilogue.ledger import schema
+from trilogue.ledger.chain import prepare, seal
+from trilogue.ledger.opening import TENANT
 from trilogue.pipeline import Phase, Status
 from trilogue.testing.openrouter import OpenRouterServer
-from trilogue.testing.plans import Ok, Seen, Step
+from trilogue.testing.plans import Hang, Ok, Seen, Step
 
 
 async def test_every_agent_is_given_its_mandate_at_its_bootstrap_and_anew_with_each_round(
@@ -166,3 +175,70 @@ def test_an_outage_counts_to_an_agent_once_however_often_it_tried() -> None:
     assert [body["outcome"] for body in bodies(room, Kind.TURN_ENDED)].count("endpoint") == 5
     assert room.board.agents["alpha-1"].outages == 1
     assert not room.board.agents["alpha-1"].revoked
+
+
+SINCE_BUDGETS = {"fallbacks", "max_tokens", "reserved", "settled", "max_cost_nanousd", "errors", "replacements"}
+TABLES = {
+    "pipelines": "tenant, id, project, external_id, spec, status, phase, round, attempt, head_seq, head_hash, "
+    "flow_run_id, stop_requested_at, orchestration_started_at, deadline_at, created_at, updated_at",
+    "agents": "tenant, pipeline_id, agent_id, role, tier, runtime, model, status, spawned_at",
+}
+
+
+def as_before_mandates(ledger: Path, former: Path, entries: Sequence[Entry]) -> str:
+    """A ledger at the first schema revision with a pipeline as it was written then; returns its URL."""
+    url = f"sqlite:///{former}"
+    schema.upgrade(url, "0001")
+    with closing(sqlite3.connect(former)) as database, database:
+        database.execute("ATTACH ? AS new", [str(ledger)])
+        for table, columns in TABLES.items():
+            database.execute(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM new.{table}")
+        last = GENESIS
+        for entry in entries:
+            body = {name: value for name, value in entry.body.items() if name not in SINCE_BUDGETS}
+            kind = entry.kind
+            if kind in {Kind.MANDATE, Kind.BUDGET}:  # something in its place, so that every `seq` stays
+                kind, body = Kind.CONTEXT, {"name": "notes", "text": "none"}
+            draft = prepare(Draft(kind=kind, actor=entry.actor, body=body))
+            place: dict[str, Any] = {"tenant": entry.tenant, "pipeline_id": entry.pipeline_id, "attempt": entry.attempt}
+            (old,) = seal([draft], **place, at=entry.at, after=entry.seq - 1, prev_hash=last)
+            last = old.hash
+            row = (*place.values(), old.seq, old.kind, old.actor, old.at, draft.text, old.prev_hash, old.hash)
+            database.execute(
+                f"INSERT INTO entries ({', '.join(place)}, seq, kind, actor, at, body, prev_hash, hash) "
+                f"VALUES ({', '.join('?' * len(row))})",
+                row,
+            )
+        database.execute("UPDATE pipelines SET head_seq = ?, head_hash = ?", [len(entries), last])
+    return url
+
+
+@pytest.mark.parametrize("phase", [Phase.RUN, Phase.ORCHESTRATE])
+async def test_a_pipeline_from_before_mandates_and_budgets_can_be_read_and_goes_on_under_both(
+    rehearsed: OpenRouterServer, driver_of: MakeDriver, tmp_path: Path, phase: Phase
+) -> None:
+    here, former = tmp_path / "here.db", tmp_path / "former.db"
+    schema.upgrade(f"sqlite:///{here}")
+    rehearsed.plan = when(lambda seen: asked(seen, Role.BETA, phase), Hang())
+    driver = await driver_of(rehearsed, ledger_url=f"sqlite:///{here}")
+    pipeline_id = await driver.spawn()
+    carrying = asyncio.create_task(driver.carry(pipeline_id))
+    await until(lambda: any(asked(seen, Role.BETA, phase) for seen in rehearsed.chats))
+    entries = (await driver.course(pipeline_id)).entries
+    url = as_before_mandates(here, former, entries)
+    carrying.cancel()
+    await asyncio.wait({carrying})
+
+    schema.upgrade(url)
+    rehearsed.plan = ()
+    driver = await driver_of(rehearsed, ledger_url=url)
+    read = await driver.course(pipeline_id)
+    assert len(read.entries) == len(entries)
+    assert not read.board.mandates
+    course = await driver.carry(pipeline_id)
+    assert course.board.status is Status.COMPLETED
+    assert set(course.board.mandates) >= {"alpha-1", "beta-1"}
+    kept = {row.agent_id: row for row in await driver.services.ledger.budgets(TENANT, pipeline_id)}
+    for agent_id in course.board.agents:
+        assert kept[agent_id].tokens_spent == course.board.spending_of(agent_id).spent.tokens
+        assert kept[agent_id].tokens_reserved == 0

@@ -1,5 +1,6 @@
 """A pipeline can go on from any of its checkpoints: what came after is undone, what it cost stays."""
 
+import asyncio
 import json
 
 import pytest
@@ -16,8 +17,9 @@ from trilogue.ledger.chain import verify
 from trilogue.ledger.opening import TENANT
 from trilogue.live import keys
 from trilogue.pipeline import Phase, Status
+from trilogue.spec import RoundSpec
 from trilogue.testing.openrouter import OpenRouterServer
-from trilogue.testing.plans import Hang
+from trilogue.testing.plans import Hang, Ok
 
 
 async def timed_out(driver: Driver) -> Course:
@@ -133,9 +135,52 @@ async def test_what_cannot_be_rewound_says_so_and_changes_nothing(
         with pytest.raises(Conflict, match="being worked on"):
             await driver.services.rewind(attempt.fence.pipeline_id, 5, "spawned", "")
     assert (await driver.course(out.pipeline_id)).entries == out.entries
+    held = await timed_out_at_report(driver)
+    await driver.services.stop(held.pipeline_id, "enough")
+    with pytest.raises(Conflict, match="only with a reason"):
+        await driver.services.rewind(held.pipeline_id, seq_of(held, "report"), "report", " ")
 
 
 async def timed_out_at_report(driver: Driver) -> Course:
     course = await driver.run(auto_continue=False)
     assert (course.board.status, course.board.phase) == (Status.REPORT, Phase.REPORT)
     return course
+
+
+async def test_from_a_stop_that_was_rewound_to_the_time_left_at_the_stop_counts(
+    rehearsed: OpenRouterServer, driver_of: MakeDriver
+) -> None:
+    rehearsed.plan = when(negotiating(Role.BETA), Hang())
+    driver = await driver_of(rehearsed)
+    pipeline_id = await driver.spawn(timeout=2.0)
+    carrying = asyncio.create_task(driver.carry(pipeline_id))
+    await until(lambda: any(negotiating(Role.BETA)(seen) for seen in rehearsed.chats))
+    await driver.services.stop(pipeline_id, "a look at it")
+    with pytest.raises(Conflict):
+        await carrying
+    await asyncio.sleep(2.0)
+    rehearsed.plan = ()
+    await driver.services.rewind(pipeline_id, seq_of(await driver.course(pipeline_id), "stopped"), "stopped", "on")
+    await driver.services.resume(pipeline_id, RoundSpec(reason="on"))
+    assert (await driver.carry(pipeline_id)).board.status is Status.COMPLETED
+
+
+async def test_a_role_cannot_spend_twice_what_a_replacement_spent_that_was_undone(
+    rehearsed: OpenRouterServer, driver_of: MakeDriver
+) -> None:
+    useless = Ok(text="no JSON", usage={"prompt_tokens": 1_000, "completion_tokens": 500})
+    rehearsed.plan = lambda seen: (
+        Ok() if not negotiating(Role.ALPHA)(seen) else useless if len(rehearsed.chats) < 12 else Hang()
+    )
+    driver = await driver_of(rehearsed)
+    before = await driver.run(replacements=3, timeout=1.5)
+    assert before.board.status is Status.TIMEOUT
+    gone = [agent_id for agent_id in before.board.agents if agent_id not in {"alpha-1", "beta-1", "gamma-1"}]
+    assert gone
+    rehearsed.plan = ()
+    await driver.services.rewind(before.pipeline_id, seq_of(before, "report"), "report", "once more")
+    course = await driver.carry(before.pipeline_id)
+    assert course.board.status is Status.COMPLETED
+    assert gone[0] not in course.board.agents
+    spent = sum(course.board.spending_of(agent_id).spent.tokens for agent_id in gone)
+    assert course.board.mandates["alpha-1"].tokens == 200_000 - spent < 200_000

@@ -18,6 +18,14 @@ from trilogue.pipeline import Phase
 
 Body = Mapping[str, Any]
 
+_SINCE_BUDGETS: Body = {
+    "fallbacks": (),
+    "max_tokens": 0,
+    "reserved": NOTHING.as_json(),
+    "settled": {**NOTHING.as_json(), "estimated": False},
+}
+"""What entries of turns lack that were made before there were budgets, when nothing was reserved or charged."""
+
 
 def _agent_spawned(board: Board, _: Entry, body: Body) -> None:
     board.agents[body["agent_id"]] = Agent(
@@ -45,6 +53,7 @@ def change(board: Board, agent_id: str, **changes: Any) -> None:
 
 
 def _turn_begun(board: Board, entry: Entry, body: Body) -> None:
+    body = {**_SINCE_BUDGETS, **body}
     board.turns = body["turn"]
     board.open_turns[body["turn"]] = OpenTurn(
         turn=body["turn"],
@@ -70,6 +79,7 @@ def _spend(board: Board, agent_id: str, *, spent: Amount = NOTHING, reserved: Am
 
 
 def _turn_ended(board: Board, _: Entry, body: Body) -> None:
+    body = {**_SINCE_BUDGETS, **body}
     turn = board.open_turns.pop(body["turn"], None)
     agent = board.agents[body["agent_id"]]
     outcome, error = body["outcome"], body.get("error") or {}

@@ -17,11 +17,13 @@ blocks_app = typer.Typer(
     help="Prefect blocks: VaultSecrets, Dragonfly, OpenRouter, LedgerDatabase.", no_args_is_help=True
 )
 db_app = typer.Typer(help="The ledger's database.", no_args_is_help=True)
+webhooks_app = typer.Typer(help="What is sent to your own address whenever a pipeline ends.", no_args_is_help=True)
 checkpoints_app = typer.Typer(
     help="Named states of a pipeline, to look at, to compare and to go on from.", no_args_is_help=True
 )
 app.add_typer(checkpoints_app, name="checkpoints")
 app.add_typer(blocks_app, name="blocks")
+app.add_typer(webhooks_app, name="webhooks")
 app.add_typer(db_app, name="db")
 
 
@@ -85,6 +87,9 @@ def run(
     project: Annotated[str | None, typer.Option(help="The project that it belongs to.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="A word to find it by; repeatable.")] = None,
     external_id: Annotated[str | None, typer.Option(help="Your own id for it, unique.")] = None,
+    webhook: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where a signed POST goes whenever the pipeline ends.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Take an objective through all phases, and show what happens."""
@@ -108,6 +113,7 @@ def run(
         project=project,
         labels=tuple(label or ()),
         external_id=external_id,
+        webhook=webhook,
     )
     raise typer.Exit(carrying.run(spec, as_json=as_json))
 
@@ -270,6 +276,62 @@ def result(
     reading.result(pipeline, output=output, as_json=as_json)
 
 
+@app.command()
+def up(
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Of the API.")] = 3000,
+    prefect_port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65_535, help="Of Prefect's server. Default: the one it had last, at first 4200."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not show what the parts log.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One line of JSON with the addresses on stdout, once all is ready.")
+    ] = False,
+) -> None:
+    """Run everything on this machine: Prefect with its UI, API, warm worker, deployments. Ctrl-C ends it."""
+    from trilogue.cli.up import up as run_up  # noqa: PLC0415
+
+    raise typer.Exit(run_up(port=port, prefect_port=prefect_port, quiet=quiet, as_json=as_json))
+
+
+@app.command()
+def api(
+    host: Annotated[str, typer.Option(help="The address to listen at; any but loopback needs TRILOGUE_API_KEY.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="The port to listen at.")] = 3000,
+    descriptor: Annotated[int | None, typer.Option(hidden=True, help="A socket that listens already.")] = None,
+    may_rehearse: Annotated[bool, typer.Option("--may-rehearse", hidden=True, help="Where no model is named.")] = False,
+) -> None:
+    """Serve the HTTP API, described at /docs. Workers carry what is asked of it."""
+    from trilogue.cli import serving  # noqa: PLC0415
+
+    serving.api(host, port, descriptor=descriptor, may_rehearse=may_rehearse)
+
+
+@app.command()
+def worker(
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="How many pipelines at once. Default: TRILOGUE_CONCURRENCY.")
+    ] = None,
+    grace: Annotated[
+        float | None, typer.Option(min=0, max=86_400, help="Seconds for what runs when it is told to end.")
+    ] = None,
+) -> None:
+    """Carry pipelines that wait or were left behind, until Ctrl-C or SIGTERM."""
+    from trilogue.cli import serving  # noqa: PLC0415
+
+    serving.worker(concurrency, grace)
+
+
+@app.command(hidden=True)
+def deployments() -> None:
+    """Deploy what prefect.yaml names, and run its flow runs. A part of `up`."""
+    from trilogue.cli import serving  # noqa: PLC0415
+
+    serving.deployments()
+
+
 @blocks_app.command("register")
 def blocks_register(
     save: Annotated[
@@ -281,6 +343,34 @@ def blocks_register(
     from trilogue.cli import administering  # noqa: PLC0415
 
     administering.register_blocks(save=save, as_json=as_json)
+
+
+@webhooks_app.command("test")
+def webhooks_test(
+    url: Annotated[str | None, typer.Argument(help="Where to. Default: TRILOGUE_WEBHOOK_URL.")] = None,
+    secret_env: Annotated[
+        str, typer.Option(metavar="NAME", help="The variable that holds the secret to sign with.")
+    ] = "TRILOGUE_WEBHOOK_SECRET",  # noqa: S107  (its name)
+    as_json: Json = False,
+) -> None:
+    """Send a signed ping, once, and show what came back."""
+    from trilogue.cli import webhooks  # noqa: PLC0415
+
+    raise typer.Exit(webhooks.test(url, secret_env, as_json=as_json))
+
+
+@webhooks_app.command("list")
+def webhooks_list(
+    state: Annotated[str | None, typer.Option("--status", help="Only pending, delivered or failed ones.")] = None,
+    pipeline: Annotated[str | None, typer.Option(metavar="ID", help="Only those of this pipeline.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 20,
+    cursor: Annotated[str | None, typer.Option(help="`next` of the page before.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Webhooks, newest first: which were delivered, and what keeps the others."""
+    from trilogue.cli import webhooks  # noqa: PLC0415
+
+    webhooks.list_(state=state, pipeline=pipeline, limit=limit, cursor=cursor, as_json=as_json)
 
 
 @db_app.command("upgrade")

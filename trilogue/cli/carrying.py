@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from trilogue import launch
 from trilogue.board import Board
+from trilogue.cli.server import server_for
 from trilogue.cli.viewing import View
 from trilogue.errors import Conflict, Unavailable
 from trilogue.pipeline import Status
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from trilogue.ledger import PipelineRow, UsageRow
     from trilogue.services import Services
 
-_INTERRUPTED = 130
+INTERRUPTED = 130
 _LAST_LOOK = 5.0
 _CANCEL_AGAIN = 0.2
 _FLOW_CANCEL_AGAIN = 2.0
@@ -45,7 +46,11 @@ Carried = tuple["PipelineRow", Board, list["UsageRow"]]
 
 
 def run(spec: PipelineSpec, *, as_json: bool) -> int:
-    """Record a new pipeline and carry it. Returns the exit code."""
+    """Record a new pipeline and carry it, or hand it over to the server. Returns the exit code."""
+    if server := server_for(load_settings()):
+        from trilogue.cli import handing_over
+
+        return handing_over.run(server, spec, as_json=as_json)
 
     async def start(services: "Services") -> Work:
         pipeline_id = await services.spawn(spec, may_rehearse=True)
@@ -56,6 +61,10 @@ def run(spec: PipelineSpec, *, as_json: bool) -> int:
 
 def continue_(given: str, asked: RoundSpec, *, as_json: bool) -> int:
     """Begin another round and carry it. Returns the exit code."""
+    if server := server_for(load_settings()):
+        from trilogue.cli import handing_over
+
+        return handing_over.continue_(server, given, asked, as_json=as_json)
     from trilogue.cli.reading import everything, with_ledger
     from trilogue.interventions import check_continuable
 
@@ -71,6 +80,10 @@ def continue_(given: str, asked: RoundSpec, *, as_json: bool) -> int:
 
 def resume(given: str, asked: RoundSpec, *, as_json: bool) -> int:
     """Take up an interrupted, failed or stopped pipeline. Returns the exit code."""
+    if server := server_for(load_settings()):
+        from trilogue.cli import handing_over
+
+        return handing_over.resume(server, given, asked, as_json=as_json)
     from trilogue.cli.reading import everything, with_ledger
     from trilogue.interventions import check_resumable
 
@@ -79,6 +92,11 @@ def resume(given: str, asked: RoundSpec, *, as_json: bool) -> int:
     if row.status.ended:
         check_resumable(board, asked.reason)
     _refuse_leased(row)
+    if not row.status.ended and (asked.max_tokens is not None or asked.max_cost is not None):
+        raise Conflict(
+            f"limits are raised where a pipeline has ended, not while it is {row.status}: `trilogue stop` it first",
+            code="not_ended",
+        )
     spec = PipelineSpec(objective=row.objective, auto_continue=bool(row.spec["auto_continue"]))
 
     async def start(services: "Services") -> Work:
@@ -91,6 +109,10 @@ def resume(given: str, asked: RoundSpec, *, as_json: bool) -> int:
 
 def rewind(given: str, name: str, reason: str, *, as_json: bool) -> int:
     """Go on from a checkpoint. Returns the exit code."""
+    if server := server_for(load_settings()):
+        from trilogue.cli import handing_over
+
+        return handing_over.rewind(server, given, name, reason, as_json=as_json)
     from trilogue.cli.history import checkpoint_of
     from trilogue.cli.reading import everything, with_ledger
     from trilogue.interventions import check_resumable, check_rewindable
@@ -98,6 +120,8 @@ def rewind(given: str, name: str, reason: str, *, as_json: bool) -> int:
     row, board, _ = with_ledger(lambda ledger: everything(ledger, given))
     chosen = with_ledger(lambda ledger: checkpoint_of(ledger, row.pipeline_id, name))
     check_rewindable(board, chosen.to_seq)
+    if board.status is Status.STOPPED:
+        check_resumable(board, reason)
     former = board.snapshots[chosen.to_seq]
     if former.status in {Status.FAILED, Status.STOPPED}:
         check_resumable(former, reason)
@@ -128,6 +152,10 @@ def _refuse_leased(row: "PipelineRow") -> None:
 
 def watch(given: str) -> int:
     """Show a pipeline from its beginning until it stands still. Returns the exit code."""
+    if server := server_for(load_settings()):
+        from trilogue.cli import handing_over
+
+        return handing_over.watch(server, given)
     from trilogue.cli.finding import find
     from trilogue.ledger.opening import TENANT
     from trilogue.services import open_services
@@ -136,13 +164,19 @@ def watch(given: str) -> int:
         async with open_services(await launch.effective(load_settings())) as services:
             pipeline_id = await find(services.ledger, given)
             await _introduce(services, view, pipeline_id)
-            return await view.follow(services, TENANT, pipeline_id)
+            row = await services.ledger.get_pipeline(TENANT, pipeline_id)
+            return await view.follow(services, TENANT, pipeline_id, known=row.head_seq)
 
     try:
         with View() as view:
             board = asyncio.run(look(view))
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return INTERRUPTED
+    return standing_code(board)
+
+
+def standing_code(board: Board) -> int:
+    """The exit code of whoever only looked on until a pipeline stood still."""
     return 0 if board.status in {Status.COMPLETED, Status.REPORT} else 1
 
 
@@ -150,23 +184,23 @@ def _carried(start: Start, *, as_json: bool) -> int:
     """Servers up, services open, the flow run and its view side by side, then the outcome."""
     settings = load_settings()
     try:
-        with _ending_like_ctrl_c(), View(to_stderr=as_json) as view:
+        with ending_like_ctrl_c(), View(to_stderr=as_json) as view:
             if not (launch.prefect_configured() or (settings.home / "prefect" / "served").exists()):
                 view.say("The first start makes Prefect's database, which takes up to a minute, once.")
             with launch.prefect_server(settings, view.progress) as ui:
                 carried = asyncio.run(_side_by_side(start, view, ui))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        return _INTERRUPTED
+        return INTERRUPTED
     except BaseException as error:
         if isinstance(error, Exception) or not launch.terminated(error):
             raise
-        return _INTERRUPTED
-    return _told(*carried, as_json=as_json)
+        return INTERRUPTED
+    return told(*carried, as_json=as_json)
 
 
 @contextmanager
-def _ending_like_ctrl_c() -> Iterator[None]:
-    """A closed terminal and a plain `kill` give the lease back, too."""
+def ending_like_ctrl_c() -> Iterator[None]:
+    """A closed terminal and a plain `kill` are Ctrl-C, too, so that the lease is given back."""
     taken = [sign for sign in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(sign) is signal.SIG_DFL]
     for sign in taken:
         signal.signal(sign, lambda *_: signal.raise_signal(signal.SIGINT))
@@ -252,19 +286,14 @@ async def _introduce(services: "Services", view: View, pipeline_id: str) -> None
     from trilogue.ledger.opening import TENANT
 
     row = await services.ledger.get_pipeline(TENANT, pipeline_id)
-    view.say(f"pipeline {pipeline_id}: {' '.join(row.objective.split())[:200]}", style="bold")
-    if row.spec["rehearsal"]:
-        view.say(
-            "Rehearsal: no language model is used; set OPENROUTER_API_KEY or LOCAL_MODEL_URL to use one.",
-            style="yellow",
-        )
+    view.introduce(row)
     try:
         await services.live.ping()
     except Unavailable as error:
         view.say(f"{error.message}; going on without it, by reading the ledger", style="yellow")
 
 
-def _told(row: "PipelineRow", board: Board, usage: list["UsageRow"], *, as_json: bool) -> int:
+def told(row: "PipelineRow", board: Board, usage: list["UsageRow"], *, as_json: bool) -> int:
     """The outcome, and the exit code that goes with it."""
     from trilogue.cli.reading import print_json, show_outcome
     from trilogue.outcome import outcome_json

@@ -1,11 +1,11 @@
 """The pipeline that a user means: by its id, or by the beginning of it."""
 
+from trilogue.cli.remote import Record
 from trilogue.errors import Invalid, NotFound
-from trilogue.ledger import Ledger
-from trilogue.ledger.opening import TENANT
+from trilogue.ledger.rows import TENANT
 
 
-async def find(ledger: Ledger, given: str) -> str:
+async def find(ledger: Record, given: str) -> str:
     """The full id.
 
     Raises:

@@ -9,20 +9,20 @@ from rich.text import Text
 from trilogue.board import Board, apply
 from trilogue.board.view import Difference, as_json, difference
 from trilogue.cli.finding import find
-from trilogue.cli.reading import print_json, with_ledger
+from trilogue.cli.reading import print_json, with_record
+from trilogue.cli.remote import Record
 from trilogue.cli.showing import inert, sentence, short
 from trilogue.clock import SECOND, iso
 from trilogue.entry import Entry
-from trilogue.errors import Invalid, NotFound
-from trilogue.ledger import CheckpointRow, Ledger
-from trilogue.ledger.opening import TENANT
+from trilogue.errors import Invalid
+from trilogue.ledger.rows import TENANT, CheckpointRow, named_checkpoint
 
 _CHANGES = {"added": ("+", "green"), "changed": ("~", "yellow"), "removed": ("-", "red")}
 
 
 def list_checkpoints(given: str, *, as_json: bool) -> None:
     """The checkpoints of a pipeline, oldest first."""
-    rows = with_ledger(lambda ledger: _checkpoints(ledger, given))
+    rows = with_record(lambda ledger: _checkpoints(ledger, given))
     if as_json:
         print_json({"items": [_item(row) for row in rows], "next": None})
         return
@@ -35,12 +35,12 @@ def list_checkpoints(given: str, *, as_json: bool) -> None:
 def show_checkpoint(given: str, name: str, *, json_wanted: bool) -> None:
     """The board as it stood at a checkpoint, and the details of a failure."""
 
-    async def read(ledger: Ledger) -> tuple[CheckpointRow, Board]:
-        row = _named(await _checkpoints(ledger, given), name)
+    async def read(ledger: Record) -> tuple[CheckpointRow, Board]:
+        row = named_checkpoint(await _checkpoints(ledger, given), name)
         board, _ = await _board_at(ledger, given, row.to_seq)
         return row, board
 
-    row, board = with_ledger(read)
+    row, board = with_record(read)
     if json_wanted:
         print_json({**_item(row), "details": row.details, "board": as_json(board)})
         return
@@ -55,13 +55,13 @@ def show_checkpoint(given: str, name: str, *, json_wanted: bool) -> None:
 def diff_checkpoints(given: str, first: str, second: str, *, as_json: bool) -> None:
     """What changed between two checkpoints, or between any two `seq`."""
 
-    async def read(ledger: Ledger) -> list[Difference]:
+    async def read(ledger: Record) -> list[Difference]:
         rows = await _checkpoints(ledger, given)
         before, _ = await _board_at(ledger, given, _seq(rows, first))
         after, _ = await _board_at(ledger, given, _seq(rows, second))
         return difference(before, after)
 
-    found = with_ledger(read)
+    found = with_record(read)
     if as_json:
         print_json({"items": [asdict(one) for one in found], "next": None})
         return
@@ -76,10 +76,10 @@ def diff_checkpoints(given: str, first: str, second: str, *, as_json: bool) -> N
 def replay(given: str, *, until: int | None, json_wanted: bool) -> None:
     """The story up to a `seq`, and the board as it stood then."""
 
-    async def read(ledger: Ledger) -> tuple[Board, list[Entry]]:
+    async def read(ledger: Record) -> tuple[Board, list[Entry]]:
         return await _board_at(ledger, given, until)
 
-    board, entries = with_ledger(read)
+    board, entries = with_record(read)
     if json_wanted:
         print_json(as_json(board))
         return
@@ -96,16 +96,16 @@ def replay(given: str, *, until: int | None, json_wanted: bool) -> None:
         console.print(summary)
 
 
-async def checkpoint_of(ledger: Ledger, given: str, name: str) -> CheckpointRow:
+async def checkpoint_of(ledger: Record, given: str, name: str) -> CheckpointRow:
     """The latest checkpoint of a name, or the one that stands at a `seq`. Raises `NotFound`."""
-    return _named(await _checkpoints(ledger, given), name)
+    return named_checkpoint(await _checkpoints(ledger, given), name)
 
 
-async def _checkpoints(ledger: Ledger, given: str) -> list[CheckpointRow]:
+async def _checkpoints(ledger: Record, given: str) -> list[CheckpointRow]:
     return await ledger.checkpoints(TENANT, await find(ledger, given))
 
 
-async def _board_at(ledger: Ledger, given: str, until: int | None) -> tuple[Board, list[Entry]]:
+async def _board_at(ledger: Record, given: str, until: int | None) -> tuple[Board, list[Entry]]:
     entries = await ledger.entries(TENANT, await find(ledger, given))
     if until is not None and not 1 <= until <= len(entries):
         raise Invalid(f"seq {until} is not in this pipeline: it has entries 1 to {len(entries)}", code="bad_seq")
@@ -115,17 +115,8 @@ async def _board_at(ledger: Ledger, given: str, until: int | None) -> tuple[Boar
     return board, entries[:until]
 
 
-def _named(rows: list[CheckpointRow], name: str) -> CheckpointRow:
-    """The latest checkpoint of a name, or the one at a `seq`."""
-    found = [row for row in rows if name in {row.name, str(row.to_seq)}]
-    if not found:
-        known = ", ".join(dict.fromkeys(row.name for row in rows)) or "none yet"
-        raise NotFound(f"no checkpoint {name!r}; there are: {known}", code="no_checkpoint")
-    return found[-1]
-
-
 def _seq(rows: list[CheckpointRow], name: str) -> int:
-    return int(name) if name.isdecimal() else _named(rows, name).to_seq
+    return int(name) if name.isdecimal() else named_checkpoint(rows, name).to_seq
 
 
 def _item(row: CheckpointRow) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Commands that only read: `status`, `list`, `report`, `result`. They need the ledger and nothing else."""
+"""Commands that only read: `status`, `list`, `report`, `result`. They need the ledger, or a server that has it."""
 
 import asyncio
 import json
@@ -6,27 +6,32 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.table import Table
 from rich.text import Text
 
 from trilogue.board import Board, fold
 from trilogue.cli.finding import find
+from trilogue.cli.remote import Record, RemoteLedger
+from trilogue.cli.server import Connection, Server, server_for
 from trilogue.cli.showing import STATUS_STYLES, inert, short
 from trilogue.clock import SECOND
 from trilogue.errors import Invalid, NotFound
 from trilogue.launch import effective
-from trilogue.ledger import Ledger, PipelineRow, UsageRow
-from trilogue.ledger.opening import TENANT, open_ledger
+from trilogue.ledger.rows import TENANT, PipelineRow, UsageRow
 from trilogue.money import USD
 from trilogue.outcome import list_item, outcome_json, result_markdown
 from trilogue.pipeline import Status
 from trilogue.settings import load_settings
 
+if TYPE_CHECKING:
+    from trilogue.ledger import Ledger
+
 T = TypeVar("T")
+Everything = tuple[PipelineRow, Board, list[UsageRow]]
+"""Of one pipeline: how it stands, its board, and what its agents used."""
 
 _WIDE = 240
 _FIRST = 'No pipelines yet. Start one: trilogue run "Design a caching strategy"'
@@ -37,8 +42,22 @@ def print_json(document: Any) -> None:
     print(json.dumps(document, ensure_ascii=False, indent=2))  # noqa: T201
 
 
-def with_ledger(use: Callable[[Ledger], Awaitable[T]]) -> T:
-    """Open the ledger, use it, and close it."""
+def with_record(use: Callable[[Record], Awaitable[T]]) -> T:
+    """Use the record of pipelines, and close it: the server's where one runs, else the ledger itself."""
+    server = server_for(load_settings())
+    if server is None:
+        return with_ledger(use)
+
+    async def opened(server: Server) -> T:
+        async with Connection(server) as connection:
+            return await use(RemoteLedger(connection))
+
+    return asyncio.run(opened(server))
+
+
+def with_ledger(use: "Callable[[Ledger], Awaitable[T]]") -> T:
+    """Open the ledger itself, use it, and close it."""
+    from trilogue.ledger.opening import open_ledger  # noqa: PLC0415  (SQLAlchemy takes 0.3 s to import)
 
     async def opened() -> T:
         ledger = await open_ledger(await effective(load_settings()))
@@ -50,7 +69,7 @@ def with_ledger(use: Callable[[Ledger], Awaitable[T]]) -> T:
     return asyncio.run(opened())
 
 
-async def everything(ledger: Ledger, given: str) -> tuple[PipelineRow, Board, list[UsageRow]]:
+async def everything(ledger: Record, given: str) -> Everything:
     """Row, board and usage of the pipeline that `given` means."""
     pipeline_id = await find(ledger, given)
     row = await ledger.get_pipeline(TENANT, pipeline_id)
@@ -59,7 +78,7 @@ async def everything(ledger: Ledger, given: str) -> tuple[PipelineRow, Board, li
 
 
 def status(given: str, *, as_json: bool) -> None:
-    row, board, usage = with_ledger(lambda ledger: everything(ledger, given))
+    row, board, usage = with_record(lambda ledger: everything(ledger, given))
     document = outcome_json(row, board, usage)
     if as_json:
         print_json(document)
@@ -147,6 +166,8 @@ def _moment(iso: str) -> str:
 
 def advice_for(row: PipelineRow, board: Board) -> str | None:
     """What a person can do with a pipeline that does not go on by itself."""
+    if row.queued_at is not None and not row.leased:
+        return "waiting for a worker"
     if row.orphaned or (row.status is Status.SPAWNED and not row.leased):
         return f"nobody works on it; `trilogue resume {row.pipeline_id}` takes it up"
     if row.status is Status.REPORT and not row.leased:
@@ -164,7 +185,7 @@ def list_(*, state: str | None, project: str | None, limit: int, cursor: str | N
         wanted = next((known for known in Status if known == state.upper()), None)
         if wanted is None:
             raise Invalid(f"no status is called {state!r}; there are: {', '.join(Status)}", code="invalid_status")
-    page = with_ledger(
+    page = with_record(
         lambda ledger: ledger.list_pipelines(TENANT, limit=limit, cursor=cursor, status=wanted, project=project)
     )
     if as_json:
@@ -187,7 +208,7 @@ def list_(*, state: str | None, project: str | None, limit: int, cursor: str | N
 
 
 def report(given: str, *, as_json: bool) -> None:
-    row, board, _ = with_ledger(lambda ledger: everything(ledger, given))
+    row, board, _ = with_record(lambda ledger: everything(ledger, given))
     if board.report is None:
         raise NotFound(f"pipeline {row.pipeline_id!r} has no report: it is {row.status}", code="no_report")
     if as_json:
@@ -197,7 +218,7 @@ def report(given: str, *, as_json: bool) -> None:
 
 
 def result(given: str, *, output: Path | None, as_json: bool) -> None:
-    row, board, usage = with_ledger(lambda ledger: everything(ledger, given))
+    row, board, usage = with_record(lambda ledger: everything(ledger, given))
     markdown = result_markdown(row.pipeline_id, board)
     if output is not None:
         _write(output, markdown)
@@ -221,6 +242,8 @@ def _write(path: Path, text: str) -> None:
 def show_markdown(markdown: str) -> None:
     """Rendered on a terminal, as it is elsewhere."""
     if sys.stdout.isatty():
+        from rich.markdown import Markdown  # noqa: PLC0415  (a parser that most commands do without)
+
         Console().print(Markdown(inert(markdown), hyperlinks=False))
     else:
         print(inert(markdown))  # noqa: T201

@@ -22,8 +22,9 @@ from trilogue.errors import Unavailable
 from trilogue.pipeline import Status
 
 if TYPE_CHECKING:
+    from trilogue.cli.remote import Source
+    from trilogue.ledger import PipelineRow
     from trilogue.live import Delta
-    from trilogue.services import Services
 
 _LEDGER_PATIENCE = 60.0
 _TIME_WIDTH = 8
@@ -35,9 +36,11 @@ class View:
 
     Args:
         to_stderr: where stdout is kept for a JSON document.
+        patience: seconds that a ledger or server may be out of reach.
     """
 
-    def __init__(self, *, to_stderr: bool = False) -> None:
+    def __init__(self, *, to_stderr: bool = False, patience: float = _LEDGER_PATIENCE) -> None:
+        self._patience = patience
         self._console = Console(file=sys.stderr if to_stderr else None, highlight=False)
         self._board = Board()
         self._streams: dict[int, str] = {}
@@ -65,28 +68,45 @@ class View:
             self.say(what)
         self._doing = doing
 
+    def introduce(self, row: "PipelineRow") -> None:
+        """Say which pipeline it is, and whether it rehearses."""
+        self.say(f"pipeline {row.pipeline_id}: {' '.join(row.objective.split())[:200]}", style="bold")
+        if row.spec["rehearsal"]:
+            self.say(
+                "Rehearsal: no language model is used; set OPENROUTER_API_KEY or LOCAL_MODEL_URL to use one.",
+                style="yellow",
+            )
+
     def say(self, text: str, style: str = "dim") -> None:
         """Print a line of our own."""
         self._console.print(Text(inert(text), style=style), soft_wrap=not self._console.is_terminal)
 
-    async def follow(self, services: "Services", tenant: str, pipeline_id: str, *, after: int = 0) -> Board:
+    @property
+    def board(self) -> Board:
+        """The pipeline as far as it was shown."""
+        return self._board
+
+    async def follow(self, source: "Source", tenant: str, pipeline_id: str, *, after: int = 0, known: int = 0) -> Board:
         """Show the pipeline from the beginning, silently up to `after`, and return its board when it stands still.
+
+        Args:
+            known: up to where there are entries already: it went on from wherever it stood still before them.
 
         Raises:
             Unavailable: the ledger was out of reach for a minute.
         """
 
         async def read(seq: int) -> list[Entry]:
-            return await services.ledger.entries(tenant, pipeline_id, after=seq)
+            return await source.ledger.entries(tenant, pipeline_id, after=seq)
 
         self._doing = ""
-        async with aclosing(services.live.follow(tenant, pipeline_id, self._patiently(read))) as happening:
+        async with aclosing(source.live.follow(tenant, pipeline_id, self._patiently(read))) as happening:
             async for item in happening:
                 if not isinstance(item, Entry):
                     self._stream(item)
                     continue
                 self._apply(item, silent=item.seq <= after)
-                if item.seq > after and self._still():
+                if item.seq > after and item.seq >= known and self._still():
                     break
         return self._board
 
@@ -102,7 +122,7 @@ class View:
                 if away_since is None:
                     self.say(f"{error.message}; trying again", style="yellow")
                 away_since = away_since or time.monotonic()
-                if time.monotonic() - away_since > _LEDGER_PATIENCE:
+                if time.monotonic() - away_since > self._patience:
                     raise
                 return []
             away_since = None

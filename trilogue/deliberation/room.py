@@ -80,3 +80,6 @@ class Room(Protocol):
 
     async def ask(self, agent: Agent, turn: OpenTurn, prompt: str, offer: Offer) -> Answer:
         """One call of the agent's model; failures come back as `Answer.error`."""
+
+    def cut_off(self, turn: OpenTurn) -> Answer:
+        """What the calls of a turn took whose `ask` was cancelled."""

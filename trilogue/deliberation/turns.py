@@ -47,7 +47,7 @@ ACTED, MALFORMED, VIOLATED, ENDPOINT, REFUSED, BUDGET, EXPIRED, CANCELLED, LOST 
 `budget`: its budget was spent on the way. `expired`: its mandate had ended when it came back."""
 
 _UNTOLD = Answer(spent={"calls": 1})
-"""Of a call that broke off with us nobody told what it took: unknown, not nothing."""
+"""Of a call that an earlier attempt made nobody told what it took: unknown, not nothing."""
 _UNSENT = Answer(settled=Settlement())
 
 
@@ -83,7 +83,7 @@ async def take_turn(
         verdict = decision.verdict
         return _beginning(board, agent, phase, needs[0], decision)
 
-    sent: Answer = _UNSENT
+    turn: OpenTurn | None = None
     try:
         try:
             await room.append(begin)
@@ -92,13 +92,13 @@ async def take_turn(
         turn = room.board.turn_of(agent.agent_id)
         if turn is None:
             return HELD if verdict is Verdict.WAIT else NOT_BEGUN
-        sent = _UNTOLD
         answer = await room.ask(agent, turn, prompt, terms)
     except asyncio.CancelledError:
         # Also one that came while `turn_begun` was being committed: left open, it would hold up every agreement.
         # Out of the ledger's reach or fenced, the next attempt records the turn as lost.
+        took, fault = (room.cut_off(turn), room.fault()) if turn else (_UNSENT, None)
         with contextlib.suppress(TrilogueError):
-            await asyncio.shield(room.append(lambda board: _cut_off(board, agent, sent, room.fault())))
+            await asyncio.shield(room.append(lambda board: _cut_off(board, agent, took, fault)))
         raise
     outcome = _outcome(answer.error)
     if outcome == ACTED and room.now() > room.board.mandates[agent.agent_id].expires_at:
@@ -134,7 +134,7 @@ def _cut_off(board: Board, agent: Agent, answer: Answer, fault: str | None) -> l
     turn = board.turn_of(agent.agent_id)
     if turn is None:
         return []
-    if answer is not _UNSENT and fault:
+    if fault:
         return [_ended(turn, ENDPOINT, replace(answer, error=EndpointFault(fault)))]
     return [_ended(turn, CANCELLED, answer)]
 

@@ -83,6 +83,22 @@ def serving(
         yield _servers(states)
 
 
+def remember_prefect_port(home: Path, port: int, *, only_first: bool) -> None:
+    """Let the Prefect server of `home` try this port first when it next starts.
+
+    Args:
+        only_first: leave a port that it has had before as it is.
+
+    Raises:
+        Invalid: `home` cannot be written.
+    """
+    place = Place(home=home.expanduser().absolute(), kind=Kind.PREFECT)
+    with _refusing(place.home):
+        place.create()
+        if not (only_first and place.port.exists()):
+            place.port.write_text(str(port))
+
+
 def running(home: Path) -> Servers | None:
     """The servers of `home` that run now, or `None`. Starts nothing, creates nothing, and is no user of them."""
     home = home.expanduser().absolute()

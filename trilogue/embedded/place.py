@@ -74,6 +74,11 @@ class Place:
         return self.folder / "server.lock"
 
     @property
+    def port(self) -> Path:
+        """The port that a server with one last had, or is to try first."""
+        return self.folder / "port"
+
+    @property
     def log(self) -> Path:
         return self.home / "logs" / f"{self.kind}.log"
 

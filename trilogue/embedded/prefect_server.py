@@ -23,7 +23,7 @@ class PrefectServer:
 
     def __init__(self, place: Place) -> None:
         self._folder = place.home / "prefect"
-        self._remembered_port = place.folder / "port"
+        self._remembered_port = place.port
         self._socket: socket.socket | None = None
 
     @property

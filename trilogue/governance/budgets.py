@@ -121,6 +121,11 @@ class _Left:
         return math.floor(left / need.price.output)
 
 
+def longest_answer(need: Need, *, tokens: int | None, nanousd: int | None) -> int:
+    """How long an answer so much has room for, in tokens; at most as long as needed. None is no limit."""
+    return _Left(tokens=tokens, nanousd=nanousd).answer(need)
+
+
 def decide(board: Board, agent: Agent, needs: Sequence[Need]) -> Decision:
     """Whether the agent's next turn may begin, and as what.
 
@@ -176,7 +181,9 @@ def degraded(board: Board, agent: Agent, need: Need, decision: Decision) -> dict
     """The body of the `budget` entry about a turn that begins with a cheaper model or a shorter answer."""
     mandate, left = board.mandates[agent.agent_id], _left(board, agent, reserved=False)
     model = decision.models[0]
-    what = f"asks {model}" if model != need.models[0] else f"may answer in {decision.max_tokens:,} tokens at most"
+    what = f"may answer in {decision.max_tokens:,} tokens at most"
+    if decision.models != need.models and decision.max_tokens == need.answer_tokens:
+        what = f"asks {model}" if model != need.models[0] else f"asks {model} alone, without its fallback models"
     by_tokens = mandate.tokens is not None and replace(left, nanousd=None).answer(need) < need.answer_tokens
     said = f"{agent.agent_id} {what}: its budget has no room for more"
     if by_tokens:

@@ -2,7 +2,7 @@
 
 from trilogue.agent import TIER_OF, ErrorBudget, Mandate, Role
 from trilogue.board import Board
-from trilogue.clock import Micros
+from trilogue.clock import Micros, seconds
 from trilogue.entry import Draft, Kind
 from trilogue.governance.policy import granted
 from trilogue.mediation import Trigger
@@ -38,8 +38,22 @@ def issued(
     return Draft(kind=Kind.MANDATE, body=mandate.as_json())
 
 
+def missing(board: Board, now: Micros) -> list[Draft]:
+    """Mandates for agents at work without one: their pipeline began before there were any."""
+    until = board.round.deadline if board.round else now + seconds(board.spec["agent_timeout"])
+    given: list[tuple[str, Role, Trigger | None]] = [(agent.agent_id, agent.role, None) for agent in board.voters()]
+    if under_way := board.mediation():
+        given.append((f"gamma-{under_way.number}", Role.GAMMA, Trigger(under_way.trigger)))
+    return [
+        issued(board, agent_id, role, until=until, trigger=trigger)
+        for agent_id, role, trigger in given
+        if agent_id not in board.mandates
+    ]
+
+
 def _left(board: Board, agent_id: str, role: Role, max_tokens: int | None) -> int | None:
     if max_tokens is None:
         return None
-    former = (agent.agent_id for agent in board.agents.values() if agent.role is role and agent.agent_id != agent_id)
+    # By their ids: what agents spent that a rewinding undid counts as well.
+    former = (name for name in board.spending if name != agent_id and name.startswith(f"{role.lower()}-"))
     return max(0, max_tokens - sum(board.spending_of(name).spent.tokens for name in former))

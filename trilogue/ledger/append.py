@@ -11,9 +11,9 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from trilogue.clock import Micros
 from trilogue.entry import GENESIS, Draft, Entry, Kind
 from trilogue.errors import Conflict, Fenced, Invalid, NotFound
-from trilogue.ledger import budgets
+from trilogue.ledger import budgets, deliveries
 from trilogue.ledger.chain import Prepared, prepare, seal
-from trilogue.ledger.engine import insert_unless_present
+from trilogue.ledger.engine import database_now, insert_unless_present
 from trilogue.ledger.projections import Changes, project
 from trilogue.ledger.queries import external_id_of, select_pipeline
 from trilogue.ledger.rows import Fence, PipelineRow
@@ -74,7 +74,7 @@ def spawn(
         "head_seq": len(sealed),
         "head_hash": sealed[-1].hash,
         "updated_at": at,
-        "queued_at": at if queued else None,
+        "queued_at": database_now() if queued else None,
         **changes.pipeline,
     }
     # The row that comes back tells; on PostgreSQL the rowcount of an INSERT is -1.
@@ -125,7 +125,7 @@ def append_outside(
             attempt=fence.attempt,
             lease_owner=None,
             lease_until=None,
-            queued_at=at if queued else None,
+            queued_at=database_now() if queued else None,
         ),
         {"this_tenant": tenant, "this_id": pipeline_id},
     )
@@ -201,6 +201,7 @@ def _insert(connection: Connection, sealed: Sequence[Entry], drafts: Sequence[Pr
         connection.execute(insert(usage), changes.usage)
     if changes.checkpoints:
         connection.execute(insert(checkpoints), changes.checkpoints)
+    deliveries.record(connection, key["this_tenant"], key["this_id"], changes)
 
 
 def _keep_books(connection: Connection, tenant: str, pipeline_id: str, changes: Changes) -> None:

@@ -68,6 +68,21 @@ def renew(
     return {(row.tenant, row.id) for row in connection.execute(prolonged)}
 
 
+def queue(connection: Connection, tenant: str, pipeline_id: str) -> None:
+    """Let any worker draw a pipeline that nobody holds and that has not ended; one that waits keeps its place."""
+    present = select_pipeline(connection, tenant, pipeline_id, lock=True)
+    if present.leased:
+        raise Conflict(f"pipeline {pipeline_id!r} is being worked on", code="leased")
+    if present.status.ended:
+        raise Conflict(f"pipeline {pipeline_id!r} is {present.status}: there is nothing to do for it", code="ended")
+    if present.queued_at is None:
+        connection.execute(
+            update(pipelines)
+            .where(pipelines.c.tenant == tenant, pipelines.c.id == pipeline_id)
+            .values(queued_at=database_now())
+        )
+
+
 def release(connection: Connection, fence: Fence, *, owner: str, queued: bool) -> None:
     """Give the lease back, where it is still `owner`'s under `fence`; `queued`: for any worker to draw."""
     connection.execute(

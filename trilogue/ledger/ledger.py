@@ -5,7 +5,7 @@ own. Every method takes the tenant; what another tenant owns is `NotFound`.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -16,7 +16,18 @@ from sqlalchemy import URL, Connection
 from trilogue.clock import Micros, seconds
 from trilogue.entry import Draft, Entry
 from trilogue.errors import TrilogueError, Unavailable
-from trilogue.ledger import append, budgets, leases, queries, retention, schema
+from trilogue.ledger import (
+    append,
+    budgets,
+    current,
+    deliveries,
+    drawing,
+    idempotency,
+    leases,
+    queries,
+    retention,
+    schema,
+)
 from trilogue.ledger.chain import check_text
 from trilogue.ledger.engine import READERS, address, parse_url, reading_engine, writing_engine
 from trilogue.ledger.faults import translate
@@ -25,6 +36,9 @@ from trilogue.ledger.rows import (
     BudgetRow,
     CheckpointRow,
     Claim,
+    DeliveryPage,
+    DeliveryRow,
+    DeliveryStatus,
     Fence,
     Head,
     Page,
@@ -157,6 +171,14 @@ class Ledger:
         """Give a lease back, `queued` for any worker to draw; does nothing where it is no longer `owner`'s."""
         await self._writer.write(lambda c: leases.release(c, fence, owner=owner, queued=queued))
 
+    async def queue(self, tenant: str, pipeline_id: str) -> None:
+        """Let any worker draw a pipeline as it is.
+
+        Raises:
+            Conflict: somebody works on it (`leased`), or it has `ended`.
+        """
+        await self._writer.write(lambda c: leases.queue(c, tenant, pipeline_id))
+
     async def get_pipeline(self, tenant: str, pipeline_id: str) -> PipelineRow:
         """The pipeline, or `NotFound`."""
         return await self._read(lambda c: queries.select_pipeline(c, tenant, pipeline_id))
@@ -204,6 +226,29 @@ class Ledger:
         """Pipelines of all tenants that wait for a worker, in the order in which they are to be drawn."""
         return await self._read(lambda c: queries.select_waiting(c, limit=limit))
 
+    async def current(self, tenant: str, *, ended_within: float, limit: int) -> list[PipelineRow]:
+        """Pipelines that have not ended or did so at most so many seconds ago, newest first."""
+        within = seconds(ended_within)
+        return await self._read(lambda c: current.select_current(c, tenant, ended_within=within, limit=limit))
+
+    async def current_heads(self, tenant: str, *, ended_within: float) -> dict[str, int]:
+        """The last `seq` of each of those, by pipeline."""
+        within = seconds(ended_within)
+        return await self._read(lambda c: current.select_current_heads(c, tenant, ended_within=within))
+
+    async def draw(self, *, within_seconds: float) -> PipelineRow | None:
+        """The next pipeline that waits, of all tenants, kept from other workers until then; None where none waits."""
+        return await self._writer.write(lambda c: drawing.draw(c, within=seconds(within_seconds)))
+
+    async def put_back(self, drawn: PipelineRow) -> None:
+        """Let others draw what was drawn and not begun."""
+        await self._writer.write(lambda c: drawing.put_back(c, drawn))
+
+    async def queue_orphans(self, *, let_go_seconds: float, limit: int) -> list[PipelineKey]:
+        """Let any worker draw what `orphans` gives; returns what was not waiting before."""
+        unleased = seconds(let_go_seconds)
+        return await self._writer.write(lambda c: drawing.queue_orphans(c, let_go_for=unleased, limit=limit))
+
     async def orphans(self, *, let_go_seconds: float, limit: int) -> list[PipelineRow]:
         """Of all tenants, the pipelines that a worker should act for and none may (`queries.select_orphans`)."""
         return await self._read(lambda c: queries.select_orphans(c, let_go_for=seconds(let_go_seconds), limit=limit))
@@ -220,6 +265,47 @@ class Ledger:
         older = seconds(older_seconds)
         found = await self._read(lambda c: retention.select_prunable(c, older=older, limit=limit))
         return await self._writer.write(lambda c: retention.delete(c, found, older=older)) if found else 0
+
+    async def claim_deliveries(
+        self, *, limit: int, per_receiver: int, busy: Collection[str], hold_seconds: float
+    ) -> list[DeliveryRow]:
+        """Take webhooks of all tenants that are due (`deliveries.claim`); nobody else gets them for so long."""
+        if not await self._read(deliveries.any_due):
+            return []  # without a writer's lock, each second
+        hold = seconds(hold_seconds)
+        return await self._writer.write(
+            lambda c: deliveries.claim(c, limit=limit, per_receiver=per_receiver, busy=busy, hold=hold)
+        )
+
+    async def settle_delivery(self, claimed: DeliveryRow, *, error: str | None, again_in: Micros | None) -> None:
+        """Put on record how a claimed webhook's try went (`deliveries.settle`)."""
+        await self._writer.write(lambda c: deliveries.settle(c, claimed, error=error, again_in=again_in))
+
+    async def deliveries(
+        self,
+        tenant: str,
+        *,
+        limit: int = 50,
+        cursor: str | None = None,
+        status: DeliveryStatus | None = None,
+        pipeline_id: str | None = None,
+    ) -> DeliveryPage:
+        """A page of webhooks, newest first; a bad `cursor` or `limit` is `Invalid`."""
+        return await self._read(
+            partial(
+                deliveries.select_deliveries,
+                tenant=tenant,
+                limit=limit,
+                cursor=cursor,
+                status=status,
+                pipeline_id=pipeline_id,
+            )
+        )
+
+    async def prune_deliveries(self, *, older_seconds: float) -> int:
+        """Remove webhooks that ended longer ago; returns how many."""
+        older = seconds(older_seconds)
+        return await self._writer.write(lambda c: deliveries.prune(c, older=older))
 
     async def agents(self, tenant: str, pipeline_id: str) -> list[AgentRow]:
         """The pipeline's agents in the order in which they came."""
@@ -241,6 +327,34 @@ class Ledger:
     async def checkpoints(self, tenant: str, pipeline_id: str) -> list[CheckpointRow]:
         """The pipeline's checkpoints, oldest first."""
         return await self._read(lambda c: queries.select_checkpoints(c, tenant, pipeline_id))
+
+    async def begin_request(self, tenant: str, key: str, request: str, *, plan: str) -> idempotency.Repeat:
+        """Take the work of a request that bears an idempotency key, or find its answer (`ledger.idempotency`).
+
+        Raises:
+            Invalid: the key stands for another request.
+            Conflict: code `in_progress`: somebody is at work for it.
+        """
+        found = await self._read(lambda c: idempotency.find(c, tenant, key))
+        if found is None or found.expired or (found.request == request and found.abandoned):
+            found = await self._writer.write(lambda c: idempotency.begin(c, tenant, key, request, plan))
+        return found.repeat(key, request)
+
+    async def answer_request(self, tenant: str, key: str, status: int, body: str) -> None:
+        """Keep the answer of a request that was taken."""
+        await self._writer.write(lambda c: idempotency.keep(c, tenant, key, status, body))
+
+    async def give_request_up(self, tenant: str, key: str) -> None:
+        """Let whoever asks next take over a request of which nobody knows how far it came."""
+        await self._writer.write(lambda c: idempotency.give_up(c, tenant, key))
+
+    async def forget_request(self, tenant: str, key: str) -> None:
+        """Free the key of a request that was refused: nothing was done for it."""
+        await self._writer.write(lambda c: idempotency.forget(c, tenant, key))
+
+    async def prune_requests(self) -> int:
+        """Remove answers that were kept long enough; returns how many."""
+        return await self._writer.write(idempotency.prune)
 
     async def _read(self, query: Callable[[Connection], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._query, query)

@@ -3,10 +3,10 @@
 from trilogue.errors import Invalid
 from trilogue.ledger.engine import sqlite_url
 from trilogue.ledger.ledger import Ledger
+from trilogue.ledger.rows import TENANT
 from trilogue.settings import Settings
 
-TENANT = "default"
-"""The one tenant until tenants come."""
+__all__ = ["TENANT", "ledger_url", "open_ledger"]
 
 
 def ledger_url(settings: Settings) -> str:

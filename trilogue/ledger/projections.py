@@ -31,6 +31,7 @@ class Changes:
         limits: agent id (empty for the pipeline) to the columns of its budget that change.
         reserved: agent id, amount; settled: agent id, what is given back, what is charged; `settle_whole`: charge
             whatever the pipeline has reserved.
+        ends: the entries by which it ended; consensus: the body of what it then agreed on.
     """
 
     status: Status
@@ -44,6 +45,8 @@ class Changes:
     reserved: list[tuple[Entry, str, Row]] = field(default_factory=list)
     settled: list[tuple[Entry, str, Row, Row]] = field(default_factory=list)
     settle_whole: bool = False
+    ends: list[Entry] = field(default_factory=list)
+    consensus: Mapping[str, Any] | None = None
 
 
 def project(entries: Sequence[Entry], status: Status) -> Changes:
@@ -94,6 +97,8 @@ def _status(entry: Entry, body: Mapping[str, Any], changes: Changes) -> None:
     else:
         check_transition(changes.status, wanted)
     _set_status(entry, wanted, body, changes)
+    if wanted.ended:
+        changes.ends.append(entry)
 
 
 def _rewound(entry: Entry, body: Mapping[str, Any], changes: Changes) -> None:
@@ -206,6 +211,10 @@ def _turn_ended(entry: Entry, body: Mapping[str, Any], changes: Changes) -> None
     )
 
 
+def _consensus(_: Entry, body: Mapping[str, Any], changes: Changes) -> None:
+    changes.consensus = body
+
+
 def _checkpoint(entry: Entry, body: Mapping[str, Any], changes: Changes) -> None:
     details = body.get("details")
     changes.checkpoints.append(
@@ -237,5 +246,6 @@ _RULES: Mapping[Kind, Callable[[Entry, Mapping[str, Any], Changes], None]] = {
     Kind.TURN_BEGUN: _turn_begun,
     Kind.STOPPED: _stopped,
     Kind.TURN_ENDED: _turn_ended,
+    Kind.CONSENSUS: _consensus,
     Kind.CHECKPOINT: _checkpoint,
 }

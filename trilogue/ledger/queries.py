@@ -147,21 +147,26 @@ def select_orphans(connection: Connection, *, let_go_for: Micros, limit: int) ->
 def select_waiting(connection: Connection, *, limit: int) -> list[PipelineRow]:
     """Pipelines that wait for a worker, in the fair order: the next one of the tenant with the fewest under way."""
     open_ = [status.value for status in Status if not status.ended]
-    leased = pipelines.alias()
+    # What was drawn is as good as under way: its `queued_at` lies in the future until it is leased (`drawing`).
     under_way = (
-        select(func.count())
-        .where(leased.c.tenant == pipelines.c.tenant, leased.c.lease_until > database_now())
-        .scalar_subquery()
+        select(pipelines.c.tenant, func.count().label("pipelines"))
+        .where(
+            pipelines.c.status.in_(open_),
+            or_(pipelines.c.lease_until > database_now(), pipelines.c.queued_at > database_now()),
+        )
+        .group_by(pipelines.c.tenant)
+        .subquery()
     )
     place = func.row_number().over(partition_by=pipelines.c.tenant, order_by=(pipelines.c.queued_at, pipelines.c.id))
     query = (
         select(*PIPELINE_COLUMNS)
+        .outerjoin_from(pipelines, under_way, under_way.c.tenant == pipelines.c.tenant)
         .where(
-            pipelines.c.queued_at.is_not(None),
+            pipelines.c.queued_at <= database_now(),
             pipelines.c.status.in_(open_),
             or_(pipelines.c.lease_until.is_(None), pipelines.c.lease_until <= database_now()),
         )
-        .order_by(under_way + place, pipelines.c.queued_at, pipelines.c.id)
+        .order_by(func.coalesce(under_way.c.pipelines, 0) + place, pipelines.c.queued_at, pipelines.c.id)
         .limit(limit)
     )
     return [pipeline_row(row) for row in connection.execute(query).mappings()]

@@ -1,12 +1,17 @@
 """What the ledger's queries return: frozen values, one class a table."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 from trilogue.agent import AgentStatus, Role, Tier
 from trilogue.clock import Micros
+from trilogue.errors import NotFound
 from trilogue.pipeline import Phase, Status
+
+TENANT = "default"
+"""The one tenant until tenants come."""
 
 PipelineKey = tuple[str, str]
 """Tenant and pipeline id."""
@@ -37,7 +42,8 @@ class PipelineRow:
     Attributes:
         spec: the body of its `pipeline_spawned`.
         flow_run_id: the Prefect flow run of the present attempt, or of the last one.
-        queued_at: since when it waits for any worker to draw it; None while nobody is to.
+        queued_at: since when it waits for any worker to draw it; None while nobody is to. In the future once one
+            has drawn it: by then it is leased, or waits again.
         read_at: database time of the reading; leases are compared with nothing else.
     """
 
@@ -186,3 +192,54 @@ class CheckpointRow:
     round: int
     details: Any
     at: Micros
+
+
+def named_checkpoint(rows: Sequence[CheckpointRow], name: str) -> CheckpointRow:
+    """The latest checkpoint of a name, or the one that stands at a `seq`. Raises `NotFound`."""
+    found = [row for row in rows if name in {row.name, str(row.to_seq)}]
+    if not found:
+        known = ", ".join(dict.fromkeys(row.name for row in rows)) or "none yet"
+        raise NotFound(f"no checkpoint {name!r}; there are: {known}", code="no_checkpoint")
+    return found[-1]
+
+
+class DeliveryStatus(StrEnum):
+    """Where a webhook is."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeliveryRow:
+    """A webhook.
+
+    Attributes:
+        seq: of the entry by which the pipeline ended.
+        body: the JSON that is signed and sent, as it is.
+        tries: begun so far.
+        due_at: when it is tried next, or again where its sender dies; None once it ended.
+        error: what kept the last try from being delivered.
+    """
+
+    tenant: str
+    delivery_id: str
+    pipeline_id: str
+    seq: int
+    url: str
+    body: str
+    status: DeliveryStatus
+    tries: int
+    due_at: Micros | None
+    error: str | None
+    created_at: Micros
+    ended_at: Micros | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeliveryPage:
+    """Some webhooks, newest first; `next` is the cursor of the page after, `None` on the last."""
+
+    items: list[DeliveryRow]
+    next: str | None

@@ -7,7 +7,7 @@ nobody above needs to know of them.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from operator import add
@@ -16,14 +16,14 @@ from typing import Any, TypeVar
 import httpx2
 
 from trilogue.errors import BudgetSpent, EndpointFault, Exhausted, Invalid, Malformed
-from trilogue.governance.budgets import Price
+from trilogue.governance.budgets import Need, Price, longest_answer
 from trilogue.models.answer import Answer
 from trilogue.models.endpoint import Endpoint
 from trilogue.models.faults import CallFailed
 from trilogue.models.guard import Guard, Waits
 from trilogue.models.parsing import parse
 from trilogue.models.pricing import prices_in
-from trilogue.models.question import Observer, Question, Reply, Usage, tokens_in
+from trilogue.models.question import Observer, Question, Reply, Usage, charged, tokens_in
 from trilogue.models.retrying import LONGEST_WAIT, retrying
 from trilogue.models.shapes import KnownShapes, Message, messages_for, repair_messages, request_for
 from trilogue.models.wire import OnText, Wire
@@ -107,7 +107,12 @@ class Gateway:
         await self._wire.close()
 
     async def complete(
-        self, question: Question, *, read: Callable[[Any], T], on_text: OnText | None = None
+        self,
+        question: Question,
+        *,
+        read: Callable[[Any], T],
+        on_text: OnText | None = None,
+        spent: list[Usage] | None = None,
     ) -> Reply[T]:
         """Ask `question`; failures are returned, not raised, so that what was spent is never lost.
 
@@ -116,12 +121,14 @@ class Gateway:
                 that the model is shown in its one repair turn.
             on_text: gets the whole raw text so far each time that it has grown; a retry or a repair
                 begins again with a short text.
+            spent: gets what each call took; for whoever is cancelled while waiting for the reply.
 
         Returns:
             A reply whose error, if any, is one of `Malformed` (the repair turn did not help),
             `EndpointFault` (after the last try), `Denied`, `Exhausted` or `Invalid`.
         """
-        spent = [Usage(model=question.model)]
+        spent = [] if spent is None else spent
+        spent.append(Usage(model=question.model))
         messages: list[Message] = messages_for(question)
         complaint = ""
         for repairing in (False, True):
@@ -185,18 +192,28 @@ class Gateway:
         asked_tokens = sum(tokens_in(message["content"]) for message in messages)
 
         async def attempt() -> Answer:
-            answer = Answer(model=question.model, asked_tokens=asked_tokens)
-            affordable = _affordable(question, reduce(add, spent), asked_tokens)
-            request = request_for(affordable, messages, endpoint=self.endpoint, shape=shape)
-            try:
-                await self._guarded(lambda: self._wire.ask(request, answer, on_text=on_text))
-            except CallFailed as failed:
-                spent.append(failed.usage)
-                if failed.said and shape.without(failed.said):
-                    failed.again = False  # asking in another way helps, asking again does not
-                raise
-            spent.append(answer.usage())
-            return answer
+            while True:
+                answer = Answer(model=question.model, asked_tokens=asked_tokens)
+                affordable = _affordable(question, reduce(add, spent), asked_tokens)
+                request = request_for(affordable, messages, endpoint=self.endpoint, shape=shape)
+                trial = await self._admitted()
+                try:
+                    await self._wire.ask(request, answer, on_text=on_text)
+                except asyncio.CancelledError:
+                    spent.append(answer.usage_when_broken())
+                    raise
+                except CallFailed as failed:
+                    spent.append(failed.usage)
+                    fault = isinstance(failed.error, EndpointFault)
+                    await self._note(failed.error.message if fault else None)
+                    if fault and trial:
+                        continue  # an open breaker's trial that fails is nobody's try
+                    if failed.said and shape.without(failed.said):
+                        failed.again = False  # asking in another way helps, asking again does not
+                    raise
+                spent.append(answer.usage())
+                await self._note(None)
+                return answer
 
         while True:
             try:
@@ -211,21 +228,6 @@ class Gateway:
             else:
                 self._shapes.keep(question.model, shape)
                 return answer
-
-    async def _guarded(self, call: Callable[[], Awaitable[None]]) -> None:
-        """Make a call when the breaker lets it go. An open breaker's trial that fails is nobody's try."""
-        while True:
-            trial = await self._admitted()
-            try:
-                await call()
-            except CallFailed as failed:
-                fault = isinstance(failed.error, EndpointFault)
-                await self._note(failed.error.message if fault else None)
-                if not (fault and trial):
-                    raise
-            else:
-                await self._note(None)
-                return
 
     async def _note(self, fault: str | None) -> None:
         self.fault = fault
@@ -248,13 +250,20 @@ def _affordable(question: Question, spent: Usage, asked_tokens: int) -> Question
     Raises:
         CallFailed: nothing is left.
     """
-    if question.most_tokens is None or not spent.calls:
+    if not spent.calls:
         return question
-    left = question.most_tokens - spent.tokens - asked_tokens
-    if left <= 0:
-        told = f"the token budget was spent on the way, after {spent.tokens:,} tokens in {spent.calls} calls"
+    models, price = (question.model, *question.fallback_models), question.price
+    need = Need(models=models, input_tokens=asked_tokens, answer_tokens=question.max_tokens, price=price)
+    taken = charged(need.reserved(need.answer_tokens), spent, price).amount
+    length = longest_answer(
+        need,
+        tokens=None if question.most_tokens is None else question.most_tokens - taken.tokens,
+        nanousd=None if question.most_nanousd is None else question.most_nanousd - taken.nanousd,
+    )
+    if length < (need.answer_tokens if spent.broken_calls else 1):  # what breaks off again is charged whole again
+        told = f"the budget was spent on the way, after {spent.tokens:,} tokens in {spent.calls} calls"
         raise CallFailed(BudgetSpent(told), usage=Usage(model=question.model), again=False)
-    return replace(question, max_tokens=min(question.max_tokens, left))
+    return replace(question, max_tokens=length)
 
 
 async def _value(answer: Answer, *, question: Question, read: Callable[[Any], T]) -> T:

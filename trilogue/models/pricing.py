@@ -33,7 +33,7 @@ def _price(item: Mapping[str, Any]) -> Price | None:
 
 def _nanousd(value: object) -> float | None:
     try:
-        amount = float(value) if isinstance(value, str | int | float) else math.nan
+        amount = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
     except (ValueError, OverflowError):  # JSON knows integers that fit no float
         return None
     return amount * USD if 0 <= amount <= _MOST_USD else None

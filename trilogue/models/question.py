@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from decimal import ROUND_UP, Decimal
 from typing import Any, Generic, Literal, TypeVar
 
+from trilogue.board import Amount
 from trilogue.errors import TrilogueError
+from trilogue.governance.budgets import Price, Settlement, settled
 from trilogue.money import USD
 
 T = TypeVar("T")
@@ -27,8 +29,9 @@ class Question:
             servers accept a schema and ignore it.
         schema_name: letters, digits, `_` and `-`.
         max_tokens: where the answer is cut.
-        most_tokens: what all calls for it may take together, retries and the repair turn included; no call is made
-            that would begin beyond it.
+        most_tokens, most_nanousd: what all calls for it may take together, retries and the repair turn included; no
+            call is made that would begin beyond it.
+        price: what they cost; None where nobody says.
     """
 
     model: str
@@ -39,6 +42,8 @@ class Question:
     schema_name: str
     max_tokens: int
     most_tokens: int | None = None
+    most_nanousd: int | None = None
+    price: Price | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +136,20 @@ def nanousd(cost: object) -> int | None:
     if isinstance(cost, bool) or not isinstance(cost, int | float) or not 0 <= cost <= MOST_USD:
         return None
     return int((Decimal(str(cost)) * USD).to_integral_value(ROUND_UP))
+
+
+def charged(reserved: Amount, usage: Usage, price: Price | None) -> Settlement:
+    """What calls that took `usage` are charged with; one of unknown outcome with what one call `reserved`."""
+    return settled(
+        reserved,
+        tokens=usage.tokens,
+        output_tokens=usage.output_tokens,
+        nanousd=usage.cost_nanousd,
+        told_nanousd=usage.told_nanousd,
+        broken_calls=usage.broken_calls,
+        broken_tokens=usage.broken_tokens,
+        price=price,
+    )
 
 
 def tokens_in(text: str) -> int:
