@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shlex
+import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -71,6 +73,59 @@ def test_every_command_of_the_readmes_use_section_works(clone: Path, newcomer: d
             listed = _call(["trilogue", "list", "--limit", "1", "--json"], clone, environment)
             known = json.loads(listed.stdout)["items"][0]["pipeline_id"]
     assert "Votes" in (clone / "decision.md").read_text(encoding="utf-8")
+
+
+def test_the_readmes_curl_walk_through_works_against_up(clone: Path, newcomer: dict[str, str]) -> None:
+    environment = newcomer | {"PATH": f"{clone / '.venv/bin'}:{newcomer['PATH']}", "TRILOGUE_REHEARSAL_LATENCY": "0.05"}
+    port, prefect_port = (str(_free_port()) for _ in range(2))
+    up = subprocess.Popen(
+        ["trilogue", "up", "--json", "--port", port, "--prefect-port", prefect_port],
+        cwd=clone,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert up.stdout is not None
+        api = json.loads(up.stdout.readline())["api_url"]
+        spawn, report, go_on, events, result = (line.replace("http://127.0.0.1:3000", api) for line in _curls())
+
+        def asked(command: str, pipeline_id: str = "") -> str:
+            shell = ["sh", "-c", command.replace("p-7k3m9q2xw4bd", pipeline_id)]
+            return _call(shell, clone, environment).stdout
+
+        spawned = json.loads(asked(spawn))
+        pipeline_id = spawned["pipeline_id"]
+        assert spawned == json.loads(asked(spawn)), "the same idempotency key, the same answer"
+        deadline = time.monotonic() + 60
+        while json.loads(asked(report, pipeline_id))["status"] != "REPORT":
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert json.loads(asked(report, pipeline_id))["report"]["findings"] == 4
+        assert json.loads(asked(go_on, pipeline_id)) == {"pipeline_id": pipeline_id, "status": "ORCHESTRATING"}
+        told = [line.removeprefix("event: ") for line in asked(events, pipeline_id).splitlines() if "event: " in line]
+        assert told[-1] == "orchestration_complete"
+        order = ["agent_spawned", "finding", "report", "orchestration_started", "proposal", "vote", "consensus_reached"]
+        assert sorted(order, key=told.index) == order
+        assert "**Votes**" in asked(result, pipeline_id)
+    finally:
+        up.send_signal(signal.SIGINT)
+        code = up.wait(30)
+        assert up.stdout is not None
+        up.stdout.close()
+    assert code == 130
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _curls() -> list[str]:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = readme.split("### Over HTTP\n", 1)[1].split("```sh\n", 1)[1].split("```", 1)[0]
+    return [line for line in block.replace("\\\n", " ").splitlines() if line.startswith("curl ")]
 
 
 def _use_section() -> list[str]:

@@ -335,11 +335,20 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
 
 
 async def _limit_tenant(ledger: Ledger, settings: Settings) -> None:
-    """What all pipelines together may spend, as the settings say; a limit that they no longer name is lifted."""
-    cost = settings.tenant_max_cost
-    wanted = settings.tenant_max_tokens, None if cost is None else nanousd_of(cost)
-    present = [(row.tokens_limit, row.nanousd_limit) for row in await ledger.budgets(TENANT, "")] or [(None, None)]
-    if present != [wanted]:
+    """What all pipelines together may spend, where the settings say so; `none` lifts a limit.
+
+    A process that says nothing leaves it alone: a terminal without the variable is no way around it.
+    """
+    tokens, cost = settings.tenant_max_tokens, settings.tenant_max_cost
+    if tokens is None and cost is None:
+        return
+    rows = await ledger.budgets(TENANT, "")
+    present = (rows[0].tokens_limit, rows[0].nanousd_limit) if rows else (None, None)
+    wanted = (
+        present[0] if tokens is None else None if tokens == "none" else tokens,
+        present[1] if cost is None else None if cost == "none" else nanousd_of(cost),
+    )
+    if wanted != present:
         await ledger.limit_tenant(TENANT, tokens=wanted[0], nanousd=wanted[1])
 
 

@@ -68,9 +68,11 @@ class Settings(BaseSettings):
     max_cost: float = Field(2.0, gt=0, le=1_000_000, allow_inf_nan=False, validation_alias="TRILOGUE_MAX_COST")
     errors: str = Field("8/2/1", pattern=r"^[1-9]\d{0,2}(/[1-9]\d{0,2}){2}$", validation_alias="TRILOGUE_ERRORS")
     replacements: int = Field(0, ge=0, le=10, validation_alias="TRILOGUE_REPLACEMENTS")
-    tenant_max_tokens: int | None = Field(None, ge=1, le=10**15, validation_alias="TRILOGUE_TENANT_MAX_TOKENS")
-    tenant_max_cost: float | None = Field(
-        None, gt=0, le=1_000_000, allow_inf_nan=False, validation_alias="TRILOGUE_TENANT_MAX_COST"
+    tenant_max_tokens: Annotated[int, Field(ge=1, le=10**15)] | Literal["none"] | None = Field(
+        None, validation_alias="TRILOGUE_TENANT_MAX_TOKENS"
+    )
+    tenant_max_cost: Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)] | Literal["none"] | None = Field(
+        None, validation_alias="TRILOGUE_TENANT_MAX_COST"
     )
     rehearsal_latency: float = Field(0.4, ge=0, le=3600, validation_alias="TRILOGUE_REHEARSAL_LATENCY")
 
@@ -128,6 +130,6 @@ def load_settings(**overrides: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
-        secret = any(word in name for word in ("KEY", "TOKEN", "SECRET", "URL"))
+        secret = any(word in name for word in ("KEY", "TOKEN", "SECRET", "URL")) and not name.endswith("_TOKENS")
         shown = "" if secret else f", not {first['input']!r}"
         raise Invalid(f"{name}: {first['msg'][0].lower()}{first['msg'][1:]}{shown}", code="bad_setting") from None

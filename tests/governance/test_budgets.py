@@ -342,5 +342,5 @@ async def test_a_tenant_whose_budget_is_spent_begins_no_other_turn(
     assert course.board.error["code"] == "budget_spent"
     assert not rehearsed.chats
     assert {body["scope"] for body in told(course, "stop")} == {"tenant"}
-    unlimited = await driver_of(rehearsed)
-    assert (await unlimited.run()).board.status is Status.COMPLETED
+    for settings, ends in (({}, Status.FAILED), ({"tenant_max_tokens": "none"}, Status.COMPLETED)):
+        assert (await (await driver_of(rehearsed, **settings)).run()).board.status is ends

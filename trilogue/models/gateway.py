@@ -7,6 +7,7 @@ nobody above needs to know of them.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
@@ -33,6 +34,8 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 PRICES_TIMEOUT = 10.0
+PRICES_HOLD, PRICES_AGAIN = 3600.0, 60.0
+"""Seconds until prices are asked for again: once they are known, and where the endpoint did not tell them."""
 PROBE_TIMEOUT = 5.0
 PROBE_TRIES = 2
 PROBE_WAIT = 1.0
@@ -83,24 +86,27 @@ class Gateway:
         self._longest_wait = min(LONGEST_WAIT, call_timeout)
         self._wire = Wire(endpoint, call_timeout=call_timeout, http_client=http_client, observe=observe)
         self._shapes = KnownShapes()
-        self._prices: Mapping[str, Price] | None = None
+        self._prices: Mapping[str, Price] = {}
+        self._prices_until = 0.0
         self._learning = asyncio.Lock()
 
     async def learn_prices(self) -> None:
-        """Ask once what models cost; where the endpoint does not tell, prices stay unknown."""
-        if self.endpoint.mode != "openrouter" or self._prices is not None:
+        """Ask what models cost, once an hour; where the endpoint does not tell, prices stay as they are known."""
+        if self.endpoint.mode != "openrouter" or time.monotonic() < self._prices_until:
             return
         async with self._learning:
-            if self._prices is None:
-                try:
-                    self._prices = prices_in(await self._wire.get("/models", timeout=PRICES_TIMEOUT))
-                except CallFailed as failed:
-                    self._prices = {}
-                    logger.warning("prices are not known: %s", failed.error.message)
+            if time.monotonic() < self._prices_until:
+                return
+            try:
+                self._prices = prices_in(await self._wire.get("/models", timeout=PRICES_TIMEOUT))
+                self._prices_until = time.monotonic() + PRICES_HOLD
+            except CallFailed as failed:
+                self._prices_until = time.monotonic() + PRICES_AGAIN
+                logger.warning("prices cannot be learned: %s", failed.error.message)
 
     def price(self, model: str) -> Price | None:
         """What a model costs, once `learn_prices` was told."""
-        return (self._prices or {}).get(model)
+        return self._prices.get(model)
 
     async def close(self) -> None:
         """Close all connections; the gateway cannot be used afterwards."""
