@@ -77,9 +77,8 @@ def test_every_command_of_the_readmes_use_section_works(clone: Path, newcomer: d
 
 def test_the_readmes_curl_walk_through_works_against_up(clone: Path, newcomer: dict[str, str]) -> None:
     environment = newcomer | {"PATH": f"{clone / '.venv/bin'}:{newcomer['PATH']}", "TRILOGUE_REHEARSAL_LATENCY": "0.05"}
-    port, prefect_port = (str(_free_port()) for _ in range(2))
     up = subprocess.Popen(
-        ["trilogue", "up", "--json", "--port", port, "--prefect-port", prefect_port],
+        [f"{clone}/.venv/bin/trilogue", "up", "--json", "--port", str(_free_port())],
         cwd=clone,
         env=environment,
         stdout=subprocess.PIPE,
@@ -87,7 +86,8 @@ def test_the_readmes_curl_walk_through_works_against_up(clone: Path, newcomer: d
     )
     try:
         assert up.stdout is not None
-        api = json.loads(up.stdout.readline())["api_url"]
+        said = json.loads(up.stdout.readline())
+        api = said["api_url"]
         spawn, report, go_on, events, result = (line.replace("http://127.0.0.1:3000", api) for line in _curls())
 
         def asked(command: str, pipeline_id: str = "") -> str:
