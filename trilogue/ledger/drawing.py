@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, and_, or_, select, tuple_, upd
 
 from trilogue.clock import Micros
 from trilogue.ledger.engine import database_now
-from trilogue.ledger.queries import PIPELINE_COLUMNS, pipeline_row, select_orphans, select_waiting
+from trilogue.ledger.queries import PIPELINE_COLUMNS, first_in_line, pipeline_row, select_orphans, select_waiting
 from trilogue.ledger.rows import PipelineKey, PipelineRow
 from trilogue.ledger.tables import pipelines
 
@@ -34,7 +34,7 @@ def put_back(connection: Connection, drawn: PipelineRow) -> None:
     connection.execute(
         update(pipelines)
         .where(_of(drawn.tenant, drawn.pipeline_id), pipelines.c.queued_at == drawn.queued_at)
-        .values(queued_at=database_now())
+        .values(queued_at=first_in_line())
     )
 
 
@@ -49,7 +49,7 @@ def queue_orphans(connection: Connection, *, let_go_for: Micros, limit: int) -> 
     found = [(row.tenant, row.id) for row in connection.execute(free)]
     if found:
         queued = update(pipelines).where(tuple_(pipelines.c.tenant, pipelines.c.id).in_(found))
-        connection.execute(queued.values(queued_at=database_now()))
+        connection.execute(queued.values(queued_at=first_in_line()))
     return found
 
 

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, tuple_, update
 from trilogue.clock import seconds
 from trilogue.errors import Conflict
 from trilogue.ledger.engine import database_now
-from trilogue.ledger.queries import PIPELINE_COLUMNS, pipeline_row, select_pipeline
+from trilogue.ledger.queries import PIPELINE_COLUMNS, first_in_line, pipeline_row, select_pipeline
 from trilogue.ledger.rows import Claim, Fence, PipelineKey
 from trilogue.ledger.tables import pipelines
 
@@ -93,5 +93,5 @@ def release(connection: Connection, fence: Fence, *, owner: str, queued: bool) -
             pipelines.c.attempt == fence.attempt,
             pipelines.c.lease_owner == owner,
         )
-        .values(lease_owner=None, lease_until=None, queued_at=database_now() if queued else None)
+        .values(lease_owner=None, lease_until=None, queued_at=first_in_line() if queued else None)
     )

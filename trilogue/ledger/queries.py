@@ -6,7 +6,20 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, RowMapping, Select, and_, cast, func, or_, select, tuple_
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Select,
+    and_,
+    case,
+    cast,
+    func,
+    or_,
+    select,
+    tuple_,
+)
 
 from trilogue.agent import AgentStatus, Role, Tier
 from trilogue.clock import Micros
@@ -142,6 +155,11 @@ def select_orphans(connection: Connection, *, let_go_for: Micros, limit: int) ->
         .limit(limit)
     )
     return [pipeline_row(row) for row in connection.execute(query).mappings()]
+
+
+def first_in_line() -> ColumnElement[int]:
+    """The `queued_at` of what was under way already: its deadlines run on, so it goes before what was created later."""
+    return case((pipelines.c.created_at < database_now(), pipelines.c.created_at), else_=database_now())
 
 
 def select_waiting(connection: Connection, *, limit: int) -> list[PipelineRow]:
