@@ -8,7 +8,7 @@ import time
 
 from rich.console import Console
 
-from benchmarks import events, governance, help_time, pipelines, posts, turns, warm
+from benchmarks import api, events, governance, help_time, pipelines, posts, turns, warm
 from benchmarks.figures import Figure, as_json, table
 
 BENCHMARKS = {
@@ -16,6 +16,7 @@ BENCHMARKS = {
     "turns": turns.measure,
     "governance": governance.measure,
     "posts": posts.measure,
+    "api": api.measure,
     "events": events.measure,
     "pipelines": pipelines.measure,
     "warm": warm.measure,
