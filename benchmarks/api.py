@@ -39,7 +39,7 @@ def measure() -> Iterator[Figure]:
         value=took[len(took) // 2] * 1e3,
         unit="ms",
         aim=50.0,
-        note=f"{1 / _PAUSE:g} a second, beside a worker that carries them; p99 {took[len(took) * 99 // 100] * 1e3:.0f} ms",
+        note=f"{1 / _PAUSE:g} a second, which a worker carries; p99 {took[len(took) * 99 // 100] * 1e3:.0f} ms",
     )
 
 
