@@ -101,7 +101,7 @@ async def test_a_stopped_pipeline_is_resumed_only_with_a_reason(api: Api) -> Non
 
 async def test_an_interrupted_pipeline_is_queued_by_resume(api: Api) -> None:
     pipeline_id = await api.driver.spawn()
-    assert await api.services.waiting(10) == []
+    assert await api.services.ledger.waiting(10) == []
     resumed = await api.client.post(f"/api/pipeline/{pipeline_id}/resume")
     assert (resumed.status_code, resumed.json()["status"]) == (202, "SPAWNED")
     assert (await api.carry(pipeline_id)).board.status is Status.COMPLETED
@@ -150,7 +150,7 @@ async def test_a_ticket_is_sent_for_every_pipeline_that_is_queued_and_its_failur
 
     api.app.state.tickets._on_queued = broken
     await api.spawn()
-    assert len(await api.services.waiting(10)) == 3
+    assert len(await api.services.ledger.waiting(10)) == 3
     assert "no ticket was sent" in caplog.text
 
 

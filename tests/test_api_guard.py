@@ -56,7 +56,7 @@ async def test_a_host_that_is_none_of_ours_is_refused(api_of: MakeApi) -> None:
             assert "TRILOGUE_ALLOWED_HOSTS" in assert_problem(answer, 421, "unknown_host")
     spawned = await api.client.post("/api/spawn", json={"objective": OBJECTIVE}, headers={"Host": "evil.example.com"})
     assert_problem(spawned, 421, "unknown_host")
-    assert await api.services.waiting(1) == []
+    assert await api.services.ledger.waiting(1) == []
 
 
 async def test_a_page_of_another_origin_is_refused_and_given_no_cors_headers(api: Api) -> None:

@@ -93,7 +93,7 @@ async def test_a_bad_body_is_refused_with_its_field(api: Api) -> None:
         answer = await api.client.post("/api/spawn", content=json.dumps(body).encode(), headers=JSON)
         assert detail in assert_problem(answer, 422, error)
         assert len(answer.json()["detail"]) < 500
-    assert await api.services.waiting(1) == []
+    assert await api.services.ledger.waiting(1) == []
 
 
 NO_JSON = {

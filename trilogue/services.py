@@ -260,10 +260,6 @@ class Services:
         """Pipelines that any worker may take up. One that was just let go is still its user's: for a lease's length."""
         return await self.ledger.orphans(let_go_seconds=self.settings.lease_seconds, limit=limit)
 
-    async def waiting(self, limit: int) -> list[PipelineRow]:
-        """Pipelines that wait for a worker, in the order in which they are to be drawn."""
-        return await self.ledger.waiting(limit)
-
     async def _taken_up(self, claim: Claim, work: contextlib.AsyncExitStack) -> Attempt:
         fence = claim.fence
         board = fold(await self.ledger.entries(fence.tenant, fence.pipeline_id))
