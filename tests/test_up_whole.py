@@ -1,5 +1,6 @@
 """`trilogue up` as a user meets it: one command, everything ready, and nothing of it left, however it ends."""
 
+import http.client
 import json
 import os
 import signal
@@ -40,7 +41,7 @@ def asked(url: str, body: dict[str, Any] | None = None) -> Any:
 def answers(url: str) -> bool:
     try:
         asked(url)
-    except (urllib.error.URLError, ConnectionError, TimeoutError):
+    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError):
         return False
     return True
 
