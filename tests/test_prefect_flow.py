@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +18,7 @@ from prefect.states import AwaitingRetry, Cancelled, Cancelling
 from flows.continuation import continue_pipeline
 from flows.pipeline import pipeline
 from tests.fixtures.book import until
-from tests.fixtures.prefect import PrefectServer
+from tests.fixtures.prefect import SetUp
 from trilogue.errors import Conflict
 from trilogue.launch import carry, serving
 from trilogue.ledger import Ledger
@@ -37,27 +36,13 @@ STOPPED_WITHIN = 3.0
 
 
 @pytest.fixture(autouse=True)
-def installation(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    migrated_sqlite_url: str,
-    redis_url: str,
-    no_blocks: None,
-    prefect_server: PrefectServer,
-) -> None:
-    """This process set up by its environment as a user would; an OpenRouter that cannot be reached."""
-    for name in ("LOCAL_MODEL_URL", "VAULT_ADDR", "OPENROUTER_MODEL", "AUTO_ORCHESTRATE", "ORCHESTRATION_TIMEOUT"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in {
-        "PREFECT_API_URL": prefect_server.api_url,
-        "TRILOGUE_HOME": str(tmp_path / "home"),
-        "TRILOGUE_DATABASE_URL": migrated_sqlite_url,
-        "REDIS_URL": redis_url,
-        "TRILOGUE_REHEARSAL_LATENCY": "0.05",
-        "OPENROUTER_BASE_URL": "http://127.0.0.1:9/api/v1",
-        "OPENROUTER_API_KEY": KEY,
-    }.items():
-        monkeypatch.setenv(name, value)
+def installation(set_up: SetUp) -> None:
+    """An OpenRouter that cannot be reached."""
+    set_up(
+        TRILOGUE_REHEARSAL_LATENCY="0.05",
+        OPENROUTER_BASE_URL="http://127.0.0.1:9/api/v1",
+        OPENROUTER_API_KEY=KEY,
+    )
 
 
 @asynccontextmanager

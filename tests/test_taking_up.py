@@ -3,7 +3,6 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -19,7 +18,7 @@ from flows.maintenance import maintenance
 from flows.pipeline import pipeline
 from tasks.taking_up import TakenUp, take_up
 from tests.fixtures.book import until
-from tests.fixtures.prefect import PrefectServer
+from tests.fixtures.prefect import PrefectServer, SetUp
 from trilogue import clock
 from trilogue.clock import SECOND
 from trilogue.entry import Draft, Kind
@@ -37,28 +36,14 @@ LONG_AGO = 600
 
 
 @pytest.fixture(autouse=True)
-def installation(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    migrated_sqlite_url: str,
-    redis_url: str,
-    no_blocks: None,
-    prefect_server: PrefectServer,
-) -> None:
-    """This process set up by its environment as a user would; only the rehearsal can be reached."""
-    for name in ("LOCAL_MODEL_URL", "VAULT_ADDR", "OPENROUTER_MODEL", "AUTO_ORCHESTRATE", "ORCHESTRATION_TIMEOUT"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in {
-        "PREFECT_API_URL": prefect_server.api_url,
-        "TRILOGUE_HOME": str(tmp_path / "home"),
-        "TRILOGUE_DATABASE_URL": migrated_sqlite_url,
-        "REDIS_URL": redis_url,
-        "TRILOGUE_REHEARSAL_LATENCY": "0.02",
-        "OPENROUTER_BASE_URL": "http://127.0.0.1:9/api/v1",
-        "OPENROUTER_API_KEY": KEY,
-        "TRILOGUE_CHECKPOINT_RETENTION": "0.001",
-    }.items():
-        monkeypatch.setenv(name, value)
+def installation(set_up: SetUp) -> None:
+    """Only the rehearsal can be reached; every checkpoint but the last is soon too old."""
+    set_up(
+        TRILOGUE_REHEARSAL_LATENCY="0.02",
+        OPENROUTER_BASE_URL="http://127.0.0.1:9/api/v1",
+        OPENROUTER_API_KEY=KEY,
+        TRILOGUE_CHECKPOINT_RETENTION="0.001",
+    )
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +18,7 @@ from flows.pipeline import pipeline
 from tasks import worker as worker_module
 from tasks.tickets import draw
 from tests.fixtures.book import until
-from tests.fixtures.prefect import PrefectServer
+from tests.fixtures.prefect import SetUp
 from trilogue import clock, launch
 from trilogue.entry import Entry, Kind
 from trilogue.launch import send_ticket, serving
@@ -35,25 +34,9 @@ PATIENCE = 60.0
 
 
 @pytest.fixture(autouse=True)
-def installation(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    migrated_sqlite_url: str,
-    redis_url: str,
-    no_blocks: None,
-    prefect_server: PrefectServer,
-) -> None:
-    """This process set up by its environment as a user would; only the rehearsal can be reached."""
-    for name in ("LOCAL_MODEL_URL", "VAULT_ADDR", "OPENROUTER_MODEL", "OPENROUTER_API_KEY", "AUTO_ORCHESTRATE"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in {
-        "PREFECT_API_URL": prefect_server.api_url,
-        "TRILOGUE_HOME": str(tmp_path / "home"),
-        "TRILOGUE_DATABASE_URL": migrated_sqlite_url,
-        "REDIS_URL": redis_url,
-        "TRILOGUE_REHEARSAL_LATENCY": "0.02",
-    }.items():
-        monkeypatch.setenv(name, value)
+def installation(set_up: SetUp) -> None:
+    """Only the rehearsal can be reached."""
+    set_up(TRILOGUE_REHEARSAL_LATENCY="0.02")
 
 
 @pytest.fixture

@@ -158,7 +158,7 @@ async def test_from_a_stop_that_was_rewound_to_the_time_left_at_the_stop_counts(
     await driver.services.stop(pipeline_id, "a look at it")
     with pytest.raises(Conflict):
         await carrying
-    await asyncio.sleep(2.0)
+    await asyncio.sleep(2.0)  # longer than the round may take: what passes while it stands still does not count
     rehearsed.plan = ()
     await driver.services.rewind(pipeline_id, seq_of(await driver.course(pipeline_id), "stopped"), "stopped", "on")
     await driver.services.resume(pipeline_id, RoundSpec(reason="on"))
