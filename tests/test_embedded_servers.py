@@ -228,7 +228,14 @@ def test_a_server_that_is_lost_comes_back_at_the_same_address(root: Path, loss: 
             os.kill(before["server"], signal.SIGKILL)
         else:  # as when the system empties a runtime folder
             shutil.rmtree(Path(str(servers.redis_url).removeprefix("unix://")).parent)
-        until(lambda: running(home) == servers and pids(home)["server"] != before["server"])
+
+        def anew() -> bool:
+            try:
+                return running(home) == servers and pids(home)["server"] != before["server"]
+            except FileNotFoundError:  # the guardian, which has just noticed the loss, takes the state file away
+                return False
+
+        until(anew)
         assert valkey_answers(servers)
         assert pids(home)["guardian"] == before["guardian"]
 
