@@ -2,39 +2,27 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from enum import Enum
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import reduce
 from operator import or_
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, FastAPI, Header, Query, Request, Response, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, FastAPI, Header, Query, Request, Response, WebSocket
 from pydantic import Field, create_model
 from starlette.types import Receive, Scope, Send
 
-from trilogue import clock
 from trilogue.api.answers import ALWAYS, OF_ONE
-from trilogue.api.feed import Told, sent_events, told
+from trilogue.api.conversing import Ending, carry, converse, refusing, send
+from trilogue.api.feed import Told, sent_events
 from trilogue.api.hub import Hub
 from trilogue.api.requests import PipelineInPath, known
 from trilogue.api.viewer import Viewer
-from trilogue.errors import Invalid, NotFound, TrilogueError
-from trilogue.events import DATA, connection_event
+from trilogue.errors import Invalid
+from trilogue.events import DATA
 from trilogue.live.ending import end
-
-BAD_REQUEST: Final = 4400
-NO_PIPELINE: Final = 4404
-TOO_SLOW: Final = 4408
-GOING_AWAY: Final = 1012
-TALKS_TOO_MUCH: Final = 1008
-FAILED: Final = 1011
 
 _MOST_PIPELINES = 100
 _LONGEST_AFTER = 10
-_TAKEN_MESSAGES, _TAKEN_CHARACTERS = 64, 16_384
-"""What a viewer may send between two heartbeats; nobody reads it."""
-_LAST_WORD = 5.0
-"""Seconds that a viewer who is being dropped gets to take the close code."""
 _RECONNECT = b"retry: 1000\n\n"
 
 
@@ -58,87 +46,22 @@ async def _leave(hub: Hub, closing: asyncio.Event) -> None:
 router = APIRouter(lifespan=_lifespan)
 
 
-class Ending(Enum):
-    """Why the telling ended."""
-
-    GONE = "gone"  # the viewer has left
-    DONE = "done"  # nothing more is to come, or the server is going away
-    SLOW = "slow"
-
-
-async def carry(
-    viewer: Viewer,
-    send: Callable[[Told], Awaitable[None]],
-    gone: Callable[[], Coroutine[Any, Any, None]],
-    *,
-    patience: float,
-) -> Ending:
-    """Send everything to a viewer until it is gone, there is no more, or one message takes longer than `patience`.
-
-    Raises:
-        what `gone` and `send` raise.
-        Unavailable: a feed is broken.
-    """
-    sending_since: float | None = None
-    now = asyncio.get_running_loop().time
-
-    async def send_all() -> None:
-        nonlocal sending_since
-        async for events in viewer:
-            for event in events:
-                sending_since = now()
-                await send(event)
-                sending_since = None
-            await asyncio.sleep(0)  # a sending that need not wait lets nobody else get a word in
-
-    sending = asyncio.create_task(send_all(), name="viewer")
-    listening = asyncio.create_task(gone(), name="viewer's words")
-    try:
-        while not (sending.done() or listening.done()):
-            if sending_since is not None and now() - sending_since > patience:
-                viewer.given_up = True
-                return Ending.SLOW
-            await asyncio.wait({sending, listening}, timeout=patience / 4, return_when=asyncio.FIRST_COMPLETED)
-        if listening.done():
-            listening.result()
-            return Ending.GONE
-        sending.result()
-        return Ending.DONE
-    finally:
-        for task in (sending, listening):
-            if not task.done():
-                await end(task)
-            elif not task.cancelled():
-                task.exception()  # looked at above, or of no interest any more
-
-
 @router.websocket("/ws")
 async def ws(websocket: WebSocket) -> None:
     """Events of some pipelines or of all (DESIGN section 10)."""
     hub: Hub = websocket.app.state.hub
     await websocket.accept()
-    try:
+    async with refusing(websocket):
         wanted = _wanted(websocket.query_params.getlist("pipeline_id"), websocket.query_params.getlist("after"))
         if wanted:
             viewer = Viewer(hub)
             with hub.viewing(viewer):
                 await _enter(hub, viewer, wanted)
-                await _converse(websocket, hub, viewer)
+                await converse(websocket, viewer, heartbeat=hub.heartbeat, patience=hub.patience)
         else:
             async with hub.viewing_all() as (viewer, snapshot):
-                await _send(websocket, snapshot.text)
-                await _converse(websocket, hub, viewer)
-    except _TooMuch:
-        await _close(websocket, TALKS_TOO_MUCH, "what you send is not read; send less")
-    except TrilogueError as error:
-        code = {NotFound: NO_PIPELINE, Invalid: BAD_REQUEST}.get(type(error), FAILED)
-        await _close(websocket, code, error.message, error=error.code)
-    except WebSocketDisconnect:
-        pass
-
-
-class _TooMuch(Exception):
-    """The viewer talks though nobody listens."""
+                await send(websocket, snapshot.text)
+                await converse(websocket, viewer, heartbeat=hub.heartbeat, patience=hub.patience)
 
 
 async def _enter(hub: Hub, viewer: Viewer, wanted: Mapping[str, int | None]) -> None:
@@ -181,46 +104,6 @@ def _seq(given: str) -> int:
     if not (given.isascii() and given.isdecimal() and len(given) <= _LONGEST_AFTER):
         raise Invalid(f"after: a seq is a number from 0 on, not {given[:80]!r}", code="bad_after")
     return int(given)
-
-
-async def _converse(websocket: WebSocket, hub: Hub, viewer: Viewer) -> None:
-    async def send(event: Told) -> None:
-        await _send(websocket, event.text)
-
-    async def gone() -> None:
-        taken, characters, since = 0, 0, clock.now()
-        while (message := await websocket.receive())["type"] != "websocket.disconnect":
-            if clock.now() - since > clock.seconds(hub.heartbeat):
-                taken, characters, since = 0, 0, clock.now()
-            taken += 1
-            characters += len(message.get("text") or message.get("bytes") or "")
-            if taken > _TAKEN_MESSAGES or characters > _TAKEN_CHARACTERS:
-                raise _TooMuch
-
-    match await carry(viewer, send, gone, patience=hub.patience):
-        case Ending.SLOW:
-            await _close(websocket, TOO_SLOW, "you read too slowly; come back with after=")
-        case Ending.DONE:
-            await _close(websocket, GOING_AWAY, "the server is going away; come back with after=")
-
-
-async def _send(websocket: WebSocket, text: str) -> None:
-    """Raises `WebSocketDisconnect` when the viewer has left, or the server has closed the connection by itself."""
-    try:
-        await websocket.send({"type": "websocket.send", "text": text})
-    except RuntimeError:
-        raise WebSocketDisconnect(1006) from None
-
-
-async def _close(websocket: WebSocket, code: int, detail: str, *, error: str | None = None) -> None:
-    """Close with `code`, after saying why where there is an error; whoever does not take it is left behind."""
-    with contextlib.suppress(TimeoutError, WebSocketDisconnect, RuntimeError):
-        async with asyncio.timeout(_LAST_WORD):
-            if error:
-                event = connection_event("error", clock.now(), {"error": error, "detail": detail})
-                await _send(websocket, told(event).text)
-            # A control frame has room for 123 bytes.
-            await websocket.close(code, detail.encode()[:120].decode(errors="ignore"))
 
 
 class EventStream(Response):
