@@ -1,0 +1,1 @@
+"""The parts of a pipeline's page: what each shows of a scene. Pure functions; their templates say how."""

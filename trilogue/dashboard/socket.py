@@ -1,0 +1,46 @@
+"""The pages' WebSocket: what changed on a pipeline's page, or that the list of pipelines has news."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, FastAPI, Query, WebSocket
+
+from trilogue.api.conversing import converse, refusing, send
+from trilogue.api.requests import known
+from trilogue.dashboard.house import House
+from trilogue.dashboard.rendering import assets_version
+from trilogue.live.ending import end
+from trilogue.live.notice import dumps
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Pages come and go with the application; its services are open by then."""
+    services = app.state.services
+    async with House(services, heartbeat=services.settings.heartbeat_seconds) as house:
+        app.state.house = house
+        leaving = asyncio.create_task(_leave(house, app.state.closing))
+        yield
+        await end(leaving)
+
+
+async def _leave(house: House, closing: asyncio.Event) -> None:
+    await closing.wait()
+    house.leave()
+
+
+routes = APIRouter(lifespan=_lifespan)
+
+
+@routes.websocket("/live")
+async def live(
+    websocket: WebSocket, pipeline_id: Annotated[str, Query()], seq: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0
+) -> None:
+    """Tell one page what it does not have; `seq` is that of its log's last row."""
+    house: House = websocket.app.state.house
+    await websocket.accept()
+    async with refusing(websocket), house.seated(known(pipeline_id), seq) as seat:
+        await send(websocket, dumps({"type": "hello", "assets": assets_version()}))
+        await converse(websocket, seat, heartbeat=house.heartbeat, patience=house.patience)
