@@ -11,10 +11,11 @@ from flows.pipeline import pipeline
 
 @flow(name="maintenance", **tasks.FLOW_OPTIONS)
 async def maintenance() -> State[Any]:
-    """End rounds that are out of time, take up orphans, remove old checkpoints, expire boards."""
+    """End rounds that are out of time, take up orphans, remove old checkpoints, expire boards, anchor the record."""
     async with tasks.maintaining(pipeline):
         overdue = await tasks.outcome_of(tasks.end_overdue)
         pruned = await tasks.outcome_of(tasks.prune_checkpoints)
         expiring = await tasks.outcome_of(tasks.expire_boards)
         taken_up = await tasks.outcome_of(tasks.take_up)
-    return await tasks.kept_up(overdue=overdue, taken_up=taken_up, pruned=pruned, expiring=expiring)
+        anchored = await tasks.outcome_of(tasks.anchor)
+    return await tasks.kept_up(overdue=overdue, taken_up=taken_up, pruned=pruned, expiring=expiring, anchored=anchored)

@@ -8,10 +8,20 @@ from tasks.naming import run_name
 from tasks.options import FLOW_OPTIONS
 from tasks.phases import begin_round, complete, report, spawn
 from tasks.session import continued, started
-from tasks.upkeep import end_overdue, expire_boards, kept_up, maintaining, outcome_of, prune_checkpoints, take_up
+from tasks.upkeep import (
+    anchor,
+    end_overdue,
+    expire_boards,
+    kept_up,
+    maintaining,
+    outcome_of,
+    prune_checkpoints,
+    take_up,
+)
 
 __all__ = [
     "FLOW_OPTIONS",
+    "anchor",
     "begin_round",
     "complete",
     "continued",

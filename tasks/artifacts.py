@@ -1,4 +1,5 @@
-"""What people see in the Prefect UI: progress, report and result as Markdown, proposals and votes as a table.
+"""What people see in the Prefect UI: progress, report and result as Markdown, proposals and votes as a table, and the
+way back to our own page.
 
 All of it is published in the background, in order: no pipeline waits for it, and what Prefect
 does not take is a line in the log, never the pipeline's failure.
@@ -13,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import (
+    acreate_link_artifact,
     acreate_markdown_artifact,
     acreate_progress_artifact,
     acreate_table_artifact,
@@ -25,16 +27,29 @@ from trilogue.pipeline import Phase
 
 logger = logging.getLogger(__name__)
 
+_LINK = "See and act on this pipeline in Trilogue's dashboard"
+
 _PROGRESS = {Phase.SPAWN: 0.0, Phase.RUN: 20.0, Phase.REPORT: 40.0, Phase.ORCHESTRATE: 60.0, Phase.COMPLETE: 100.0}
 
 
 class Exhibits:
-    """The artifacts of one flow run, under keys that begin with its pipeline's id."""
+    """The artifacts of one flow run, under keys that begin with its pipeline's id.
 
-    def __init__(self, pipeline_id: str) -> None:
+    Args:
+        dashboard_url: where people reach our own pages; None where nobody serves them.
+    """
+
+    def __init__(self, pipeline_id: str, *, dashboard_url: str | None) -> None:
         self._pipeline_id = pipeline_id
+        self._page = f"{dashboard_url}/pipelines/{pipeline_id}" if dashboard_url else None
         self._progress: UUID | None = None
         self._last: asyncio.Task[None] | None = None
+
+    def show_link(self) -> None:
+        """The way to the pipeline's own page, under `<pipeline id>-dashboard`."""
+        if self._page:
+            key, what = f"{self._pipeline_id}-dashboard", "Two agents and a mediator coming to an agreement, live"
+            self._publish(partial(acreate_link_artifact, link=self._page, link_text=_LINK, key=key, description=what))
 
     def show_progress(self, board: Board) -> None:
         """How far the pipeline is; 100 also when it has ended otherwise."""
@@ -80,8 +95,9 @@ class Exhibits:
             await aupdate_progress_artifact(self._progress, progress=percent)
 
     async def _markdown(self, name: str, markdown: str, description: str) -> None:
+        link = f"[{_LINK}]({self._page})\n\n" if self._page else ""
         await acreate_markdown_artifact(
-            key=f"{self._pipeline_id}-{name}", markdown=_inert(markdown), description=description
+            key=f"{self._pipeline_id}-{name}", markdown=link + _inert(markdown), description=description
         )
 
 

@@ -25,6 +25,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import StateType
 
+from trilogue.anchoring import anchor_at_end
 from trilogue.errors import TrilogueError
 from trilogue.services import Services, open_services
 from trilogue.settings import Settings
@@ -170,6 +171,7 @@ async def serving(settings: Settings) -> AsyncIterator[Process]:
         try:
             async with delivering(services):
                 yield process
+            await anchor_at_end(services)
         finally:
             _process.reset(token)
             watching.cancel()

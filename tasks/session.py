@@ -41,7 +41,7 @@ class Session:
     def __init__(self, services: Services, attempt: Attempt) -> None:
         self.services = services
         self.attempt = attempt
-        self.exhibits = Exhibits(attempt.fence.pipeline_id)
+        self.exhibits = Exhibits(attempt.fence.pipeline_id, dashboard_url=services.settings.dashboard_url)
 
     @property
     def pipeline_id(self) -> str:
@@ -129,6 +129,7 @@ async def _carried(process: Process, pipeline_id: str) -> AsyncIterator[Session]
     try:
         async with services.attempt(pipeline_id, flow_run_id=flow_run_id) as attempt:
             carried = Session(services, attempt)
+            carried.exhibits.show_link()
             token = _session.set(carried)
             try:
                 with process.cancellations.watching(flow_run_id, pipeline_id):

@@ -17,6 +17,7 @@ from tasks.session import Session, shared
 from tasks.taking_up import DEPLOYMENT, Carry, TakenUp
 from tasks.taking_up import take_up as take_up_all
 from trilogue import phases
+from trilogue.anchoring import anchor_due
 from trilogue.deliberation.rounds import round_end, timed_out
 from trilogue.errors import Conflict, Fenced, TrilogueError
 from trilogue.ledger import PipelineRow
@@ -85,6 +86,12 @@ async def expire_boards() -> int:
     return await services.live.expire_boards(ended, ttl=BOARD_OUTLIVES)
 
 
+@task(name="anchor", task_run_name="anchor", **OPTIONS)
+async def anchor() -> int:
+    """Anchor what was recorded since the last time, where no worker does, and bring it outside."""
+    return await anchor_due(_services())
+
+
 @task(name="take-up", task_run_name="take-up", **OPTIONS)
 async def take_up() -> TakenUp:
     """Take up every orphan (`tasks.taking_up`)."""
@@ -108,15 +115,18 @@ async def outcome_of(step: Task[..., Any]) -> State[Any]:
     return state
 
 
-async def kept_up(*, overdue: State[Any], taken_up: State[Any], pruned: State[Any], expiring: State[Any]) -> State[Any]:
+async def kept_up(
+    *, overdue: State[Any], taken_up: State[Any], pruned: State[Any], expiring: State[Any], anchored: State[Any]
+) -> State[Any]:
     """What a `maintenance` run ends as, with the count of what was done."""
     told = [
         f"{await _count(overdue)} ended at their deadline",
         await _taken_up(taken_up),
         f"{await _count(pruned)} checkpoints removed",
         f"{await _count(expiring)} boards soon to expire",
+        f"{await _count(anchored)} anchors made",
     ]
-    whole = all(step.is_completed() for step in (overdue, taken_up, pruned, expiring))
+    whole = all(step.is_completed() for step in (overdue, taken_up, pruned, expiring, anchored))
     return Completed(message="; ".join(told)) if whole else Failed(name="Incomplete", message="; ".join(told))
 
 

@@ -16,6 +16,7 @@ from tasks.handing_out import handed_out
 from tasks.process import serving
 from tasks.taking_up import Carry, carried
 from tasks.tickets import draw_for_tickets
+from trilogue.anchoring import keep_anchored
 from trilogue.errors import TrilogueError
 from trilogue.services import Services
 from trilogue.settings import Settings
@@ -108,7 +109,8 @@ async def _worked(
         services = process.services
         launch = handed_out if settings.launcher == "deployment" else partial(carried, carry)
         drawing = Drawing(services, launch, concurrency=concurrency)
-        drawers = [asyncio.create_task(part) for part in (draw_for_tickets(drawing), _keep_up(drawing, services))]
+        parts = (draw_for_tickets(drawing), _keep_up(drawing, services), keep_anchored(services))
+        drawers = [asyncio.create_task(part) for part in parts]
         ended = asyncio.create_task(ending.begun.wait())
         ending.hear()
         ready()

@@ -3,6 +3,8 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from tests.fixtures.api import Api, MakeApi, assert_problem
 from tests.fixtures.valkey import OwnServer
 from trilogue.entry import Entry, Kind
@@ -26,8 +28,30 @@ async def test_pages_follow_each_other_without_gap_or_repeat_while_others_come(a
     ours = await api.get("/api/pipelines", project="b", status="SPAWNED")
     assert [item["pipeline_id"] for item in ours["items"]] == ids[::-2]
     assert (await api.get("/api/pipelines", status="FAILED"))["items"] == []
+    assert (await api.get("/api/pipelines", status=["FAILED", "SPAWNED"], project="b")) == ours
     begins = await api.get("/api/pipelines", prefix=ids[0][:8])
     assert [item["pipeline_id"] for item in begins["items"]] == [ids[0]]
+
+
+async def test_pipelines_are_found_by_what_they_are_about_and_say_what_they_cost(api: Api) -> None:
+    objective = "Größe & 100% of [it]? a+b \\ 'x'"
+    waiting, carried = await api.spawn(objective=objective), await api.spawn(labels=["Nightly run"])
+    await api.carry(carried)
+    for search, expected in {
+        "GRÖSSE": [],
+        "GRÖßE & 100% OF [it]? A+B \\ '": [waiting],
+        "nightly": [carried],
+        "😀": [],
+        "": [carried, waiting],
+    }.items():
+        found = await api.get("/api/pipelines", search=search)
+        assert [item["pipeline_id"] for item in found["items"]] == expected, search
+    nothing, spent = (await api.get("/api/pipelines"))["items"][::-1]
+    assert (nothing["cost_usd"], nothing["tokens"]) == (0, {"input": 0, "output": 0})
+    whole = await api.get(f"/api/pipelines/{carried}")
+    assert (spent["cost_usd"], spent["tokens"]) == (whole["cost_usd"], whole["tokens"])
+    assert spent["cost_usd"] == pytest.approx(sum(agent["cost_usd"] for agent in whole["agents"])) != 0
+    assert spent["tokens"]["input"] == sum(agent["tokens"]["input"] for agent in whole["agents"]) > 0
 
 
 async def test_entries_come_whole_so_that_their_chain_can_be_verified_elsewhere(api: Api) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi.responses import PlainTextResponse
 
 from tests.fixtures.api import OBJECTIVE, Api, assert_problem
 from trilogue.api.bodies import LONGEST, LONGEST_SPAWN
@@ -58,13 +57,14 @@ async def test_unknown_paths_and_wrong_methods_answer_in_the_same_shape(api: Api
         assert answer.headers["allow"] == allowed
 
 
-async def test_what_is_mounted_beside_the_api_answers_nothing_below_it(api: Api) -> None:
-    api.app.mount("/", PlainTextResponse("a page"))
-    assert (await api.client.get("/anything")).text == "a page"
+async def test_a_browser_gets_a_page_where_nothing_is_and_below_the_api_what_everybody_gets(api: Api) -> None:
+    browser = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    nowhere = await api.client.get("/anything", headers=browser)
+    assert (nowhere.status_code, nowhere.headers["content-type"]) == (404, "text/html; charset=utf-8")
     for path in ("/api", "/api/", "/api/nothing", "/api/pipelines/"):
-        assert_problem(await api.client.get(path), 404, "not_found")
-        assert_problem(await api.client.post(path), 404, "not_found")
-    assert_problem(await api.client.delete("/api/pipelines"), 405, "method_not_allowed")
+        assert_problem(await api.client.get(path, headers=browser), 404, "not_found")
+        assert_problem(await api.client.post(path, headers=browser), 404, "not_found")
+    assert_problem(await api.client.delete("/api/pipelines", headers=browser), 405, "method_not_allowed")
 
 
 BAD_BODIES: list[tuple[Any, str, str]] = [
@@ -144,7 +144,8 @@ async def test_as_many_context_documents_as_may_be_are_taken(api: Api) -> None:
 
 BAD_PAGES = (
     "limit=0 limit=501 limit=x limit=99999999999999999999 cursor=garbage cursor=%00 cursor=W251bGwsbnVsbF0 status=DONE "
-    f"project=%00 prefix= prefix=%00 prefix={'p' * 201}"
+    f"project=%00 prefix= prefix=%00 prefix={'p' * 201} status=FAILED&status=DONE status= search=a%00b "
+    f"search={'y' * 1_001} {'&'.join(['status=FAILED'] * 11)}"
 )
 
 

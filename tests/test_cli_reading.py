@@ -152,6 +152,8 @@ class ItemShown(Exact):
     created_at: str
     ended_at: str | None
     orphaned: bool
+    cost_usd: NonNegativeFloat | None
+    tokens: Tokens
 
 
 class ListShown(Exact):
@@ -254,6 +256,11 @@ def test_a_list_is_newest_first_by_page_and_by_what_is_asked_for(command: Comman
         ("--status", "REPORT"): {"held"},
         ("--project", "web"): {"ruled"},
         ("--project", "none"): set(),
+        ("--status", "report", "--status", "TIMEOUT"): {"held", "timed out"},
+        ("--search", "a <B>CACHE</b> | for CAFÉ"): {"ruled"},
+        ("--search", "WEB"): {"ruled"},
+        ("--search", ids["held"][2:]): {"held"},
+        ("--search", "cache", "--status", "TIMEOUT"): set(),
     }.items():
         found = ListShown.model_validate_json(command("list", *arguments, "--json").out)
         assert {item.pipeline_id for item in found.items} == {ids[kind] for kind in expected}
@@ -264,6 +271,10 @@ def test_a_list_is_a_line_a_pipeline_and_shows_markup_as_what_it_is(command: Com
     assert len(lines) == 1 + len(ids)
     assert lines[-1].rstrip().endswith(HOSTILE)
     assert "more: trilogue list --cursor " in command("list", "--limit", "2").out
+    narrowed = command("list", "--limit", "1", "--status", "COMPLETED", "--search", " e", "--project", "web")
+    assert "more: " not in narrowed.out
+    narrowed = command("list", "--limit", "1", "--status", "COMPLETED", "--status", "report", "--search", "a c")
+    assert "more: trilogue list --search 'a c' --status COMPLETED --status report --cursor " in narrowed.out
     assert command("list", "--project", "none").out == "No such pipelines.\n"
 
 
@@ -272,6 +283,9 @@ def test_a_list_is_a_line_a_pipeline_and_shows_markup_as_what_it_is(command: Com
     [
         (("--status", "DONE"), "no status is called 'DONE'; there are: SPAWNED, RUNNING"),
         (("--cursor", "nonsense"), "cursor"),
+        (("--status", "REPORT", "--status", "DONE"), "no status is called 'DONE'"),
+        (("--search", "x" * 1_001), "search: has 1,001 characters; at most 1,000"),
+        (("--search", "\udcff"), "which no text has"),
         (("--limit", "0"), "'--limit'"),
         (("--limit", "1000"), "'--limit'"),
     ],

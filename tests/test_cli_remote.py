@@ -65,7 +65,7 @@ def pipeline_id(terminal: Terminal) -> str:
 
 
 def test_a_pipeline_is_handed_over_shown_to_its_end_and_read_as_from_the_ledger_itself(
-    remote: Command, local: Command
+    served: Served, remote: Command, local: Command
 ) -> None:
     ran = remote("run", OBJECTIVE, "--context", __file__)
     assert (ran.code, ran.err) == (0, "")
@@ -75,6 +75,7 @@ def test_a_pipeline_is_handed_over_shown_to_its_end_and_read_as_from_the_ledger_
     found = re.search(r"pipeline (p-\w{12}): Design a caching", ran.out)
     assert found
     pipeline = found[1]
+    assert f"watch it at {served.url}/pipelines/{pipeline}\n" in ran.out
 
     for arguments in (
         ("status", pipeline),
@@ -82,6 +83,9 @@ def test_a_pipeline_is_handed_over_shown_to_its_end_and_read_as_from_the_ledger_
         ("list",),
         ("list", "--json"),
         ("list", "--status", "completed", "--project", "default", "--limit", "1", "--json"),
+        ("list", "--status", "completed", "--status", "STOPPED", "--search", "CACHING", "--json"),
+        ("list", "--status", "STOPPED", "--status", "FAILED"),
+        ("list", "--search", "100% & #?"),
         ("report", pipeline[:6]),
         ("report", pipeline, "--json"),
         ("result", pipeline),
@@ -199,7 +203,7 @@ def test_a_key_is_shown_and_a_wrong_one_is_refused(
 def up(home: Path, url: str) -> Iterator[None]:
     """What a living `trilogue up` leaves for others under its home."""
     with taking(home) as taken:
-        taken.show(Up(pid=1, api_url=url, prefect_url="", started_at=""))
+        taken.show(Up(pid=1, api_url=url, dashboard_url=url, prefect_url="", started_at=""))
         yield
 
 
@@ -211,7 +215,7 @@ def test_an_up_under_this_home_is_found_and_a_stale_one_is_not(
         done = outcome(command("run", OBJECTIVE, "--json"))
         assert done.status == "COMPLETED"
         left_behind = (home / "run" / "up.json").read_bytes()
-        assert server_for(load_settings()) == Server(url=served.url, key=None, ours=True)
+        assert server_for(load_settings()) == Server(url=served.url, key=None, ours=True, pages=served.url)
     (home / "run" / "up.json").write_bytes(left_behind)
     assert server_for(load_settings()) is None
     assert "no pipeline" in refusal(command("status", done.pipeline_id), 1), "it is in the server's ledger, not here"

@@ -67,6 +67,7 @@ async def test_all_pipelines_come_after_a_snapshot_new_and_old_ones(events_at: S
             "p-running": ("SPAWNED", 3),
             "p-ended": ("FAILED", 3),
         }
+        assert {item["cost_usd"] for item in items.values()} == {0}
         new = await scribe(elsewhere, "p-new")
         await running.say()
         await new.say(3)

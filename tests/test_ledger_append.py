@@ -59,7 +59,7 @@ async def test_a_stopped_pipeline_takes_nothing_until_it_is_resumed(ledger: Ledg
     with pytest.raises(Conflict):
         await ledger.claim("default", "p-1", owner="w", lease_seconds=1, flow_run_id=None)
     stopped = await ledger.get_pipeline("default", "p-1")
-    assert (stopped.stop_requested_at, stopped.ended_at, stopped.lease_owner, stopped.attempt) == (5, 5, None, 2)
+    assert (stopped.stop_requested_at, stopped.ended_at, stopped.leased, stopped.attempt) == (5, 5, False, 2)
     assert stopped.error
     assert stopped.error.at == 5
     assert (await ledger.heads({("default", "p-1")}))["default", "p-1"] == (4, 2, True)

@@ -40,14 +40,16 @@ async def test_lists_are_narrowed_by_status_project_and_tenant(ledger: Ledger) -
         "default", "p-2", lambda _: [Draft(kind=Kind.STATUS, body={"status": "STOPPED", "error": None})], at=3
     )
 
-    async def ids(tenant: str = "default", status: Status | None = None, project: str | None = None) -> list[str]:
-        page = await ledger.list_pipelines(tenant, status=status, project=project)
+    async def ids(tenant: str = "default", *statuses: Status, project: str | None = None) -> list[str]:
+        page = await ledger.list_pipelines(tenant, statuses=statuses, project=project)
         return [row.pipeline_id for row in page.items]
 
     assert await ids() == ["p-2", "p-1"]
-    assert await ids(status=Status.STOPPED) == ["p-2"]
+    assert await ids("default", Status.STOPPED) == ["p-2"]
+    assert await ids("default", Status.STOPPED, Status.SPAWNED) == ["p-2", "p-1"]
+    assert await ids("default", Status.FAILED, Status.COMPLETED) == []
     assert await ids(project="a") == ["p-1"]
-    assert await ids(status=Status.STOPPED, project="a") == []
+    assert await ids("default", Status.STOPPED, project="a") == []
     assert await ids("other") == []
     assert [row.pipeline_id for row in await ledger.find_pipelines("default", "p-", 9)] == ["p-1", "p-2"]
     assert await ledger.find_pipelines("default", "%", 9) == []

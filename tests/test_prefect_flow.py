@@ -127,6 +127,28 @@ async def test_a_run_is_named_after_its_pipeline_and_shows_every_phase_and_agent
         assert max(alpha.start_time, beta.start_time) < min(alpha.end_time, beta.end_time), part
 
 
+@pytest.mark.parametrize("served_at", ["http://127.0.0.1:3000", ""])
+async def test_a_run_leads_back_to_the_pipelines_page_where_one_is_served(
+    monkeypatch: pytest.MonkeyPatch, served_at: str
+) -> None:
+    monkeypatch.setenv("TRILOGUE_DASHBOARD_URL", served_at)
+    state = await pipeline(objective="Choose a queue", mode="local", return_state=True)
+    pipeline_id = pipeline_id_for(str(run_id(state)))
+    page = f"http://127.0.0.1:3000/pipelines/{pipeline_id}"
+    async with get_client() as client:
+        ours = FlowRunFilter(id=FlowRunFilterId(any_=[run_id(state)]))
+        by_key = {artifact.key: artifact for artifact in await client.read_artifacts(flow_run_filter=ours)}
+    link = by_key.pop(f"{pipeline_id}-dashboard", None)
+    markdown = [str(by_key[f"{pipeline_id}-{name}"].data) for name in ("report", "result")]
+    if served_at:
+        assert link is not None
+        assert link.data == f"[See and act on this pipeline in Trilogue's dashboard]({page})"
+        assert all(f"]({page})" in text.splitlines()[0] for text in markdown)
+    else:
+        assert link is None
+        assert not any("/pipelines/" in text for text in markdown)
+
+
 async def test_a_held_pipeline_ends_its_run_as_held_and_a_continuation_completes_it() -> None:
     held = await pipeline(objective="Choose a queue", mode="local", auto_continue=False, return_state=True)
     assert (held.name, held.is_completed()) == ("Held", True)

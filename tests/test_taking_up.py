@@ -183,7 +183,7 @@ async def test_maintenance_ends_what_is_out_of_time_takes_up_orphans_and_says_wh
     told = await _maintained()
     assert re.fullmatch(
         r"1 ended at their deadline; 0 orphans given to pipeline/pipeline, 1 carried here; "
-        r"\d checkpoints removed; 1 boards soon to expire",
+        r"\d checkpoints removed; 1 boards soon to expire; 1 anchors made",
         told,
     )
     assert (await services.ledger.get_pipeline(TENANT, row.pipeline_id)).status is Status.COMPLETED

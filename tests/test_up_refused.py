@@ -10,7 +10,13 @@ import pytest
 from tests.command import Command, refusal
 from trilogue.supervision import Up, present, taking
 
-UP = Up(pid=1, api_url="http://127.0.0.1:3000", prefect_url="http://127.0.0.1:4200", started_at="2026-11-22T09:00:00Z")
+UP = Up(
+    pid=1,
+    api_url="http://127.0.0.1:3000",
+    dashboard_url="http://127.0.0.1:3000",
+    prefect_url="http://127.0.0.1:4200",
+    started_at="2026-11-22T09:00:00Z",
+)
 
 
 @pytest.fixture

@@ -73,6 +73,7 @@ def test_one_command_serves_heals_and_leaves_nothing_when_it_is_killed(installat
     state = ready(up)
     api, prefect = state["api_url"], f"{state['prefect_url']}/api"
     assert state["prefect_url"] == f"http://127.0.0.1:{prefect_port}"
+    assert state["dashboard_url"] == api
     file = installation.home / "run/up.json"
     assert json.loads(file.read_text()) == state | {"pid": up.pid}
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -85,6 +86,8 @@ def test_one_command_serves_heals_and_leaves_nothing_when_it_is_killed(installat
 
     spawned = asked(f"{api}/api/spawn", {"objective": OBJECTIVE})
     until(is_completed(api, spawned["pipeline_id"]), within=30)
+    page = f"{api}/pipelines/{spawned['pipeline_id']}"
+    until(lambda: any(page in str(artifact["data"]) for artifact in asked(f"{prefect}/artifacts/filter", {})))
 
     second = installation.run("up", "--port", str(free_port()))
     assert (second.code, api in second.err) == (1, True)
@@ -108,8 +111,10 @@ def test_ctrl_c_ends_all_parts_and_flow_runs_but_not_what_was_configured(
         "REDIS_URL": f"unix://{valkey_socket}?db=14",
         "TRILOGUE_REHEARSAL_LATENCY": "20",
     }
+    configured |= {"TRILOGUE_DASHBOARD_URL": "https://trilogue.example"}
     up = installation.start("up", "--port", str(free_port()), columns=100, env=configured)
     up.shows("Trilogue is up").shows("Rehearsal: no language model is used")
+    assert "https://trilogue.example" in up.seen
     assert not (installation.home / "run/prefect").exists()
     assert not (installation.home / "run/valkey").exists()
 

@@ -9,6 +9,7 @@
     │   ├── Fenced         another attempt has taken over, or the pipeline was stopped
     │   └── RevisionMismatch   a database at another schema revision
     ├── Denied         known, but not allowed
+    │   ├── Unauthenticated   no key, or none that is good (any more)
     │   └── Violation      an agent's action outside its mandate
     ├── Exhausted      a budget or quota is spent
     │   └── BudgetSpent    of an agent, a pipeline or a tenant: no room for another turn
@@ -86,6 +87,12 @@ class Denied(TrilogueError):
     """The caller is known but not allowed to do this."""
 
     default_code = "denied"
+
+
+class Unauthenticated(Denied):
+    """Nobody knows who calls: there is no key, or it is not, or no longer, good."""
+
+    default_code = "unauthenticated"
 
 
 class Violation(Denied):

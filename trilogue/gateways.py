@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from trilogue.board import Board
 from trilogue.errors import Invalid, NotFound
 from trilogue.live import Live
+from trilogue.models.endpoint import Endpoint, Mode
 from trilogue.models.gateway import Gateway
 from trilogue.models.modes import endpoint
 from trilogue.models.rehearsal.transport import rehearsal_client
@@ -111,9 +112,22 @@ class Gateways:
             self._open[which] = self._new(mode, rehearsal, key)
         return self._open[which]
 
+    def endpoint_of(self, mode: str, rehearsal: bool) -> str | None:
+        """What the breaker of a mode's gateway goes by; None where there is none: rehearsed, or not configured here."""
+        if rehearsal:
+            return None
+        try:
+            return self._endpoint(mode, rehearsal, None).base_url
+        except Invalid:
+            return None
+
+    def _endpoint(self, mode: str, rehearsal: bool, key: SecretStr | None) -> Endpoint:
+        known: Mode = "openrouter" if mode == "openrouter" else "local"
+        return endpoint(self._settings, mode=known, rehearsal=rehearsal, key=key)
+
     def _new(self, mode: str, rehearsal: bool, key: SecretStr | None) -> Gateway:
         settings = self._settings
-        where = endpoint(settings, mode="openrouter" if mode == "openrouter" else "local", rehearsal=rehearsal, key=key)
+        where = self._endpoint(mode, rehearsal, key)
         if rehearsal:
             return Gateway(
                 where,

@@ -7,6 +7,7 @@ nowhere on the way to `--help`.
 
 import asyncio
 import os
+import re
 import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +15,11 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
 
 from trilogue import embedded
-from trilogue.errors import Unavailable
-from trilogue.settings import Settings
+from trilogue.errors import TrilogueError, Unavailable
+from trilogue.settings import Settings, load_settings
 from trilogue.spec import PipelineSpec, RoundSpec
 
 if TYPE_CHECKING:
@@ -31,20 +33,67 @@ _QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
 }
+_CLOUD_API = re.compile(r"api[.\w]*\.prefect\.[^.]+$")
 _HEAVY = ("flows.pipeline", "flows.continuation", "trilogue.services")
 
 
 def prefect_configured() -> bool:
     """Whether the user named a Prefect server, in the environment or in the active Prefect profile."""
-    if os.environ.get("PREFECT_API_URL"):
-        return True
+    return _prefect_setting("PREFECT_API_URL") is not None
+
+
+def prefect_ui_url() -> str | None:
+    """Where people reach Prefect's UI, without a slash at its end; None where there is none, or nobody can tell.
+
+    It is what `PREFECT_UI_URL` says, else what Prefect itself makes of its API's address, else the embedded server
+    of our home, while it runs. No credential of an address is part of it.
+    """
+    if (named := _prefect_setting("PREFECT_UI_URL")) is not None:
+        return _for_people(named)
+    if (api := _prefect_setting("PREFECT_API_URL")) is not None:
+        return _for_people(api, of_api=True)
+    try:
+        servers = embedded.running(load_settings().home)
+    except TrilogueError:
+        return None
+    return servers.prefect_ui_url if servers else None
+
+
+def flow_run_url(flow_run_id: str) -> str | None:
+    """The page of a flow run in Prefect's UI; None where there is no UI."""
+    ui = prefect_ui_url()
+    return ui and f"{ui}/runs/flow-run/{quote(flow_run_id, safe='')}"
+
+
+def _prefect_setting(name: str) -> str | None:
+    """A setting of Prefect's, from the environment or the active profile, without importing Prefect."""
+    if value := os.environ.get(name):
+        return value
     folder = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
     try:
         profiles = tomllib.loads((folder / "profiles.toml").read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError):
-        return False
+        return None
     active = os.environ.get("PREFECT_PROFILE") or profiles.get("active")
-    return bool(profiles.get("profiles", {}).get(active, {}).get("PREFECT_API_URL"))
+    value = profiles.get("profiles", {}).get(active, {}).get(name)
+    return str(value) if value else None
+
+
+def _for_people(address: str, *, of_api: bool = False) -> str | None:
+    """The address of a UI, itself or by that of its API, fit for a link; None for what is no http(s) address."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return None
+    place, path = parts.netloc.rpartition("@")[2], parts.path.rstrip("/")
+    if parts.scheme not in {"http", "https"} or not place:
+        return None
+    if of_api:
+        if _CLOUD_API.match(place):
+            place = place.replace("api", "app", 1)
+        path = path.removesuffix("/api").replace("/api/", "/")
+        path = path.replace("/accounts/", "/account/").replace("/workspaces/", "/workspace/")
+    return f"{parts.scheme}://{place}{path}"
 
 
 def prefect_environment(settings: Settings, api_url: str | None) -> dict[str, str]:

@@ -1,10 +1,11 @@
 """How a pipeline went, as one JSON document and as Markdown (DESIGN section 10)."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from trilogue.board import Board
 from trilogue.clock import SECOND, iso
-from trilogue.ledger import PipelineRow, UsageRow
+from trilogue.ledger import Cost, PipelineRow, UsageRow
 from trilogue.money import USD
 
 
@@ -115,8 +116,8 @@ def _budget(board: Board) -> dict[str, Any]:
     }
 
 
-def list_item(row: PipelineRow) -> dict[str, Any]:
-    """A pipeline in a list."""
+def list_item(row: PipelineRow, cost: Cost) -> dict[str, Any]:
+    """A pipeline in a list; an unknown cost is null."""
     return {
         "pipeline_id": row.pipeline_id,
         "tenant": row.tenant,
@@ -127,4 +128,24 @@ def list_item(row: PipelineRow) -> dict[str, Any]:
         "created_at": iso(row.created_at),
         "ended_at": iso(row.ended_at) if row.ended_at else None,
         "orphaned": row.orphaned,
+        "cost_usd": cost.usd,
+        "tokens": {"input": cost.input_tokens, "output": cost.output_tokens},
     }
+
+
+def list_items(rows: Sequence[PipelineRow], costs: Mapping[str, Cost]) -> list[dict[str, Any]]:
+    """Pipelines in a list, with the cost of each by its id."""
+    return [list_item(row, costs[row.pipeline_id]) for row in rows]
+
+
+def cost_in_all(usage: Iterable[UsageRow]) -> Cost:
+    """What a pipeline's agents used together."""
+    cost = Cost()
+    for agent in usage:
+        cost = Cost(
+            nanousd=cost.nanousd + (agent.cost_nanousd or 0),
+            unknown=cost.unknown or agent.cost_nanousd is None,
+            input_tokens=cost.input_tokens + agent.input_tokens,
+            output_tokens=cost.output_tokens + agent.output_tokens,
+        )
+    return cost

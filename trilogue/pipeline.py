@@ -95,8 +95,9 @@ def status_in(phase: Phase) -> Status:
 def check_transition(present: Status, wanted: Status) -> None:
     """Raise `IllegalTransition` unless `wanted` may follow `present`."""
     if wanted not in LEGAL[present]:
-        legal = ", ".join(sorted(LEGAL[present])) or "nothing"
-        raise IllegalTransition(f"a pipeline that is {present} cannot become {wanted}; what may follow: {legal}")
+        legal = ", ".join(sorted(LEGAL[present]))
+        then = f"; what may follow: {legal}" if legal else ", for it has ended"
+        raise IllegalTransition(f"a pipeline that is {present} cannot become {wanted}{then}")
 
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"

@@ -7,7 +7,7 @@ embedded ones.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -37,7 +37,7 @@ from trilogue.ledger.opening import TENANT, open_ledger
 from trilogue.ledger.rows import named_checkpoint
 from trilogue.ledger.stopping import stop
 from trilogue.limits import Limits, nanousd_of
-from trilogue.live import Live
+from trilogue.live import BreakerState, Live
 from trilogue.mediation import Thresholds
 from trilogue.models.modes import Choice, choose
 from trilogue.phases import model_of, spawned
@@ -298,6 +298,17 @@ class Services:
             IllegalTransition: it has ended already.
         """
         self.live.poster.post(await stop(self.ledger, TENANT, pipeline_id, reason))
+
+    def endpoint_of(self, mode: str, rehearsal: bool) -> str | None:
+        """The model endpoint that rounds of a mode call, as its circuit breaker knows it; None without a breaker."""
+        return self.gateways.endpoint_of(mode, rehearsal)
+
+    async def breakers(self, endpoints: Collection[str]) -> Mapping[str, BreakerState | None]:
+        """How the circuit breakers of `endpoints` stand; None while nobody can tell (`Live.breakers`)."""
+        settings = self.settings
+        return await self.live.breakers(
+            endpoints, failures=settings.breaker_failures, open_seconds=settings.breaker_seconds
+        )
 
     async def close(self) -> None:
         await self.gateways.close()

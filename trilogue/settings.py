@@ -4,16 +4,21 @@ Prefect blocks named `trilogue` override these values where they exist (`blocks`
 both end as the plain values that `trilogue.services` takes.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from trilogue.errors import Invalid
 
 DEFAULT_MODEL = "anthropic/claude-sonnet-4"
 OPENROUTER_URL = "https://openrouter.ai/api/v1"
+
+_PAGES = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d+)?(/[A-Za-z0-9._~/-]*)?")
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
@@ -34,6 +39,7 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = Field(None, validation_alias="TRILOGUE_API_KEY")
     allowed_hosts: str = Field("", validation_alias="TRILOGUE_ALLOWED_HOSTS")
     allowed_origins: str = Field("", validation_alias="TRILOGUE_ALLOWED_ORIGINS")
+    dashboard_url: str | None = Field(None, validation_alias="TRILOGUE_DASHBOARD_URL")
 
     vault_addr: str | None = Field(None, validation_alias="VAULT_ADDR")
     vault_token: SecretStr | None = Field(None, validation_alias="VAULT_TOKEN")
@@ -84,6 +90,11 @@ class Settings(BaseSettings):
     webhook_allow_private: bool = Field(False, validation_alias="TRILOGUE_WEBHOOK_ALLOW_PRIVATE")
     webhook_timeout: Seconds = Field(10.0, validation_alias="TRILOGUE_WEBHOOK_TIMEOUT")
 
+    anchor_key: str | None = Field(None, validation_alias="TRILOGUE_ANCHOR_KEY")
+    anchor_every: Seconds = Field(60.0, validation_alias="TRILOGUE_ANCHOR_EVERY")
+    anchor_file: Path | None = Field(None, validation_alias="TRILOGUE_ANCHOR_FILE")
+    anchor_url: str | None = Field(None, validation_alias="TRILOGUE_ANCHOR_URL")
+
     lease_seconds: Seconds = Field(15.0, validation_alias="TRILOGUE_LEASE_SECONDS")
     heartbeat_seconds: Seconds = Field(15.0, validation_alias="TRILOGUE_HEARTBEAT")
     board_ttl: Seconds = Field(86_400.0, validation_alias="TRILOGUE_BOARD_TTL")
@@ -95,6 +106,16 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
+
+    @field_validator("dashboard_url")
+    @classmethod
+    def _reachable(cls, value: str | None) -> str | None:
+        """Where people reach the pages: it stands in links that others see, so that it holds no credential."""
+        if value is None:
+            return None
+        if not _PAGES.fullmatch(value) or not _has_good_port(value):
+            raise PydanticCustomError("address", "must be an address such as http://127.0.0.1:3000")
+        return value.rstrip("/")
 
     @property
     def fallbacks(self) -> tuple[str, ...]:
@@ -110,6 +131,13 @@ class Settings(BaseSettings):
             or self.local_model_url
             or self.openrouter_base_url != OPENROUTER_URL
         )
+
+
+def _has_good_port(url: str) -> bool:
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
 
 
 def _variable(field: str) -> str:

@@ -11,6 +11,7 @@ from trilogue.api.documents import Accepted, StopDone
 from trilogue.api.errors import answer_for
 from trilogue.api.repeating import once
 from trilogue.api.requests import Continue, IdempotencyKey, PipelineInPath, Resume, Rewind, Spawn, Stop, known
+from trilogue.clock import iso
 from trilogue.errors import Conflict
 from trilogue.ledger.opening import TENANT
 from trilogue.pipeline import Status
@@ -80,7 +81,10 @@ async def stop(
     async def act(_: str) -> BaseModel:
         await services.stop(pipeline_id, asked.reason)
         row = await services.ledger.get_pipeline(TENANT, pipeline_id)
-        return StopDone(pipeline_id=pipeline_id, status=row.status, reason=asked.reason, seq=row.head_seq)
+        at = iso(row.stop_requested_at or row.updated_at)
+        return StopDone(
+            pipeline_id=pipeline_id, status=row.status, reason=asked.reason, seq=row.head_seq, stopped_at=at
+        )
 
     return await once(services, request, idempotency_key, asked, act, status=200)
 

@@ -23,7 +23,7 @@ from trilogue.board import Board
 from trilogue.clock import SECOND, Micros, iso
 from trilogue.entry import Entry, Kind
 from trilogue.ledger import CheckpointRow, PipelineRow, UsageRow
-from trilogue.outcome import list_item, outcome_json
+from trilogue.outcome import cost_in_all, list_item, outcome_json
 from trilogue.pipeline import Phase, Status
 
 Next = Annotated[int | None, Field(description="What to ask for as `after` to get what follows; null at the end.")]
@@ -43,6 +43,7 @@ class StopDone(BaseModel):
     status: Status
     reason: str
     seq: int
+    stopped_at: Annotated[Moment, Field(description="The pipeline's `still_since` tells when its last call had ended.")]
 
 
 class PipelinePage(BaseModel):
@@ -193,7 +194,7 @@ class Orchestration(BaseModel):
 def pipeline_document(row: PipelineRow, board: Board, usage: list[UsageRow]) -> Pipeline:
     outcome = outcome_json(row, board, usage)
     return Pipeline(
-        **{**list_item(row), **outcome},
+        **{**list_item(row, cost_in_all(usage)), **outcome},
         external_id=row.external_id,
         labels=list(row.spec.get("labels", ())),
         auto_continue=bool(row.spec.get("auto_continue", True)),
@@ -202,6 +203,7 @@ def pipeline_document(row: PipelineRow, board: Board, usage: list[UsageRow]) -> 
         updated_at=iso(row.updated_at),
         leased=row.leased,
         queued_at=None if row.queued_at is None else iso(row.queued_at),
+        still_since=None if row.still_since is None else iso(row.still_since),
     )
 
 

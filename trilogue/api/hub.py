@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Self
+from typing import Protocol, Self
 
 from trilogue import clock
 from trilogue.api.feed import Feed, Told, told
@@ -18,7 +18,7 @@ from trilogue.ledger.rows import PipelineRow
 from trilogue.live import Notice, Signal, Subscription
 from trilogue.live.ending import end
 from trilogue.live.follow import LONGEST_TRUST, POLL
-from trilogue.outcome import list_item
+from trilogue.outcome import list_items
 from trilogue.services import Services
 
 logger = logging.getLogger(__name__)
@@ -32,6 +32,13 @@ RECENT = 3600.0
 MOST_SHOWN = 500
 CLOCKS_DIFFER = 60.0
 """Seconds by which the clocks of two machines may differ."""
+
+
+class Listener(Protocol):
+    """Whoever wants to know that something is new, and reads by itself what."""
+
+    def news(self, pipeline_id: str, seq: int) -> None:
+        """A pipeline is at `seq`, or beyond it. Called in the event loop; must neither wait nor raise."""
 
 
 class Hub:
@@ -50,7 +57,7 @@ class Hub:
         self.linger = linger
         self._feeds: dict[str, Feed] = {}
         self._viewers: set[Viewer] = set()
-        self._all: set[ViewerOfAll] = set()
+        self._listeners: set[Listener] = set()
         self._announced: dict[str, int] = {}
         self._watching: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -128,24 +135,35 @@ class Hub:
             Unavailable: the ledger is away.
         """
         viewer = ViewerOfAll(self, self._announced)
-        self._all.add(viewer)
+        async with self.hearing(viewer):
+            with self.viewing(viewer):
+                rows = await self._services.ledger.current(TENANT, ended_within=RECENT, limit=MOST_SHOWN)
+                costs = await self._services.ledger.costs(TENANT, [row.pipeline_id for row in rows])
+                viewer.begin(rows)
+                items = [{**item, "seq": row.head_seq} for item, row in zip(list_items(rows, costs), rows, strict=True)]
+                yield viewer, told(connection_event("snapshot", clock.now(), {"items": items}))
+
+    @contextlib.asynccontextmanager
+    async def hearing(self, listener: Listener) -> AsyncIterator[None]:
+        """Tell `listener` of everything that is recorded of the tenant's pipelines from now on.
+
+        Once inside, read the ledger: nothing lies between that and what is told. Some of what was read may be told
+        again, and several entries at once by the `seq` of the last.
+        """
+        self._listeners.add(listener)
         if self._watching is None:
             self._watching = asyncio.create_task(self._watch(), name="news of the tenant")
         try:
-            with self.viewing(viewer):
-                rows = await self._services.ledger.current(TENANT, ended_within=RECENT, limit=MOST_SHOWN)
-                viewer.begin(rows)
-                items = [{**list_item(row), "seq": row.head_seq} for row in rows]
-                yield viewer, told(connection_event("snapshot", clock.now(), {"items": items}))
+            yield
         finally:
-            self._all.discard(viewer)
-            if not self._all and self._watching:
+            self._listeners.discard(listener)
+            if not self._listeners and self._watching:
                 watching, self._watching = self._watching, None
-                await end(watching)
                 self._announced.clear()
+                await end(watching)
 
     async def _watch(self) -> None:
-        """Tell those who watch all which pipelines have news: by notices, and by looking where none come."""
+        """Tell the listeners which pipelines have news: by notices, and by looking where none come."""
         async with self._services.live.subscribe(TENANT) as notices:
             trusted = False
             while True:
@@ -172,8 +190,8 @@ class Hub:
     def _announce(self, pipeline_id: str, seq: int) -> None:
         if self._announced.get(pipeline_id, 0) < seq:
             self._announced[pipeline_id] = seq
-            for viewer in self._all:
-                viewer.news(pipeline_id, seq)
+            for listener in self._listeners:
+                listener.news(pipeline_id, seq)
 
 
 class ViewerOfAll(Viewer):

@@ -10,6 +10,9 @@ from trilogue.pipeline import Phase, Status
 
 Moment = Annotated[str, Field(description="ISO 8601, UTC.", examples=["2026-11-22T09:00:00.000Z"])]
 PipelineId = Annotated[str, Field(examples=["p-7k3m9q2xw4bd"])]
+CostInAll = Annotated[
+    float | None, Field(description="US dollars of all its turns so far; null where that of any is unknown.")
+]
 
 
 class PhaseSpan(BaseModel):
@@ -170,6 +173,8 @@ class ListItem(BaseModel):
     created_at: Moment
     ended_at: Moment | None
     orphaned: bool
+    cost_usd: CostInAll
+    tokens: Tokens
 
 
 class Pipeline(Outcome):
@@ -186,5 +191,11 @@ class Pipeline(Outcome):
     created_at: Moment
     updated_at: Moment
     ended_at: Moment | None
+    cost_usd: CostInAll
+    tokens: Tokens
     leased: Annotated[bool, Field(description="Whether a worker is at work for it.")]
     queued_at: Annotated[Moment | None, Field(description="Since when it waits for a worker.")]
+    still_since: Annotated[
+        Moment | None,
+        Field(description="Since when nobody acts for it; null while a worker may, or has not let go after a stop."),
+    ]

@@ -13,9 +13,10 @@ from trilogue.api.requests import After, Cursor, Limit, PipelineInPath, Pipeline
 from trilogue.board import Board, fold
 from trilogue.board.view import as_json
 from trilogue.errors import Invalid
-from trilogue.ledger import PipelineRow, UsageRow
+from trilogue.ledger import Page, PipelineRow, UsageRow
+from trilogue.ledger.listing import LONGEST_SEARCH
 from trilogue.ledger.opening import TENANT
-from trilogue.outcome import list_item, result_markdown
+from trilogue.outcome import list_items, result_markdown
 from trilogue.pipeline import Status
 from trilogue.services import Services
 
@@ -30,8 +31,19 @@ async def pipelines(
     services: Use,
     limit: Limit = 50,
     cursor: Cursor = None,
-    status: Annotated[Status | None, Query(description="Only those that are so now.")] = None,
+    status: Annotated[
+        list[Status] | None,
+        Query(max_length=len(Status), description="Only those that are so now; given several times, any of them."),
+    ] = None,
     project: Annotated[str | None, Query(max_length=200, description="Only those of a project.")] = None,
+    search: Annotated[
+        str | None,
+        Query(
+            max_length=LONGEST_SEARCH,
+            description="Only those whose objective, id, external id, project or a label holds this text, "
+            "in upper or lower case.",
+        ),
+    ] = None,
     prefix: Annotated[
         str | None,
         Query(min_length=1, max_length=200, description="Those whose id begins so; nothing else is looked at then."),
@@ -40,10 +52,13 @@ async def pipelines(
     """Pipelines, newest first. Pass `next` on as `cursor` for the page after; what comes meanwhile moves nothing."""
     _storable(project=project, prefix=prefix)
     if prefix is not None:
-        rows = await services.ledger.find_pipelines(TENANT, prefix, limit)
-        return documents.PipelinePage.model_validate({"items": [list_item(row) for row in rows], "next": None})
-    page = await services.ledger.list_pipelines(TENANT, limit=limit, cursor=cursor, status=status, project=project)
-    return documents.PipelinePage.model_validate({"items": [list_item(row) for row in page.items], "next": page.next})
+        page = Page(items=await services.ledger.find_pipelines(TENANT, prefix, limit), next=None)
+    else:
+        page = await services.ledger.list_pipelines(
+            TENANT, limit=limit, cursor=cursor, statuses=status or (), project=project, search=search
+        )
+    costs = await services.ledger.costs(TENANT, [row.pipeline_id for row in page.items])
+    return documents.PipelinePage.model_validate({"items": list_items(page.items, costs), "next": page.next})
 
 
 @routes.get("/pipelines/{pipeline_id}", responses=OF_ONE)

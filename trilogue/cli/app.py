@@ -6,6 +6,10 @@ from typing import Annotated
 
 import typer
 
+from trilogue.cli.ledger import ledger_app
+from trilogue.cli.options import Json
+from trilogue.cli.tenancy import audit, keys_app, projects_app, tenants_app
+
 app = typer.Typer(
     name="trilogue",
     help="Governed multi-agent pipelines: two agents research and negotiate, a mediator helps, one text is agreed.",
@@ -24,7 +28,12 @@ checkpoints_app = typer.Typer(
 app.add_typer(checkpoints_app, name="checkpoints")
 app.add_typer(blocks_app, name="blocks")
 app.add_typer(webhooks_app, name="webhooks")
+app.add_typer(tenants_app, name="tenants")
+app.add_typer(projects_app, name="projects")
+app.add_typer(keys_app, name="keys")
 app.add_typer(db_app, name="db")
+app.command()(audit)
+app.add_typer(ledger_app, name="ledger")
 
 
 class ModeName(StrEnum):
@@ -34,7 +43,6 @@ class ModeName(StrEnum):
     local = "local"
 
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else there.")]
 PipelineRef = Annotated[str, typer.Argument(metavar="ID", help="A pipeline's id, or the beginning of it.")]
 Mode = Annotated[ModeName | None, typer.Option(help="Where models are called. Default: what is configured.")]
 Model = Annotated[str | None, typer.Option(help="The model of all agents, such as anthropic/claude-sonnet-4.")]
@@ -244,7 +252,13 @@ def status(pipeline: PipelineRef, as_json: Json = False) -> None:
 
 @app.command("list")
 def list_(
-    state: Annotated[str | None, typer.Option("--status", help="Only pipelines of this status.")] = None,
+    search: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Only pipelines whose objective, ids, project or a label hold this text."),
+    ] = None,
+    states: Annotated[
+        list[str] | None, typer.Option("--status", help="Only pipelines of this status; may be repeated.")
+    ] = None,
     project: Annotated[str | None, typer.Option(help="Only pipelines of this project.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 20,
     cursor: Annotated[str | None, typer.Option(help="`next` of the page before.")] = None,
@@ -253,7 +267,8 @@ def list_(
     """Pipelines, newest first."""
     from trilogue.cli import reading  # noqa: PLC0415
 
-    reading.list_(state=state, project=project, limit=limit, cursor=cursor, as_json=as_json)
+    narrowed = reading.Narrowed(search=search, states=states or [], project=project)
+    reading.list_(narrowed, limit=limit, cursor=cursor, as_json=as_json)
 
 
 @app.command()

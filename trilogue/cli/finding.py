@@ -5,14 +5,14 @@ from trilogue.errors import Invalid, NotFound
 from trilogue.ledger.rows import TENANT
 
 
-async def find(ledger: Record, given: str) -> str:
-    """The full id.
+async def find(ledger: Record, given: str, tenant: str = TENANT) -> str:
+    """The full id, of a tenant's pipelines.
 
     Raises:
         NotFound: no pipeline's id begins like this.
         Invalid: several do.
     """
-    found = await ledger.find_pipelines(TENANT, given, 3) if given else []
+    found = await ledger.find_pipelines(tenant, given, 3) if given else []
     exact = [row for row in found if row.pipeline_id == given]
     match exact or found:
         case []:

@@ -121,6 +121,7 @@ def _looked_on(server: Server, hand_over: HandOver, *, as_json: bool) -> int:
         async with _reached(server) as remote:
             handed = await hand_over(remote)
             await _introduce(remote, view, handed.pipeline_id)
+            view.say(f"watch it at {server.page_of(handed.pipeline_id)}")
             return await _followed(remote, view, handed, ends=True)
 
     with ending_like_ctrl_c(), View(to_stderr=as_json) as view:

@@ -3,8 +3,10 @@
 import asyncio
 import json
 import os
+import shlex
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,9 +22,8 @@ from trilogue.cli.showing import STATUS_STYLES, inert, short
 from trilogue.clock import SECOND
 from trilogue.errors import Invalid, NotFound
 from trilogue.launch import effective
-from trilogue.ledger.rows import TENANT, PipelineRow, UsageRow
-from trilogue.money import USD
-from trilogue.outcome import list_item, outcome_json, result_markdown
+from trilogue.ledger.rows import TENANT, Cost, Page, PipelineRow, UsageRow
+from trilogue.outcome import cost_in_all, list_items, outcome_json, result_markdown
 from trilogue.pipeline import Status
 from trilogue.settings import load_settings
 
@@ -179,32 +180,64 @@ def advice_for(row: PipelineRow, board: Board) -> str | None:
     return None
 
 
-def list_(*, state: str | None, project: str | None, limit: int, cursor: str | None, as_json: bool) -> None:
-    wanted = None
-    if state is not None:
-        wanted = next((known for known in Status if known == state.upper()), None)
-        if wanted is None:
-            raise Invalid(f"no status is called {state!r}; there are: {', '.join(Status)}", code="invalid_status")
-    page = with_record(
-        lambda ledger: ledger.list_pipelines(TENANT, limit=limit, cursor=cursor, status=wanted, project=project)
-    )
+@dataclass(frozen=True, kw_only=True)
+class Narrowed:
+    """Which pipelines a list is to show; what is left out narrows nothing."""
+
+    search: str | None = None
+    states: Sequence[str] = ()
+    project: str | None = None
+
+    @property
+    def statuses(self) -> list[Status]:
+        """What `states` mean. Raises `Invalid`."""
+        for state in self.states:
+            if state.upper() not in set(Status):
+                raise Invalid(f"no status is called {state!r}; there are: {', '.join(Status)}", code="invalid_status")
+        return [Status(state.upper()) for state in self.states]
+
+    @property
+    def options(self) -> list[str]:
+        """The same as one would write it."""
+        states = [("--status", state) for state in self.states]
+        given = [("--search", self.search), *states, ("--project", self.project)]
+        return [word for name, value in given if value is not None for word in (name, value)]
+
+
+def list_(narrowed: Narrowed, *, limit: int, cursor: str | None, as_json: bool) -> None:
+    statuses = narrowed.statuses
+
+    async def read(ledger: Record) -> tuple[Page, Mapping[str, Cost]]:
+        page = await ledger.list_pipelines(
+            TENANT,
+            limit=limit,
+            cursor=cursor,
+            statuses=statuses,
+            project=narrowed.project,
+            search=narrowed.search,
+        )
+        return page, await ledger.costs(TENANT, [row.pipeline_id for row in page.items])
+
+    page, costs = with_record(read)
+    items = list_items(page.items, costs)
     if as_json:
-        print_json({"items": [list_item(row) for row in page.items], "next": page.next})
+        print_json({"items": items, "next": page.next})
         return
     console = screen()
-    if not page.items:
-        none = "No such pipelines." if state or project or cursor else _FIRST
+    if not items:
+        none = "No such pipelines." if narrowed.options or cursor else _FIRST
         console.print(Text(none))
         return
-    rows = table("id", "status", "created (UTC)", "objective")
-    for row in page.items:
-        created = _moment(list_item(row)["created_at"])
-        rows.add_row(row.pipeline_id, standing(row), created, cut(row.objective))
+    rows = table("id", "status", "created (UTC)", "cost", "objective")
+    for row, item in zip(page.items, items, strict=True):
+        created, spent = _moment(item["created_at"]), cost(item["cost_usd"])
+        rows.add_row(row.pipeline_id, standing(row), created, spent, cut(row.objective))
     console.print(rows)
     if any(row.orphaned for row in page.items):
         console.print(Text("orphaned: nobody works on it; `trilogue resume ID` takes it up", style="dim"))
     if page.next:
-        console.print(Text(f"more: trilogue list --cursor {page.next}", style="dim"), soft_wrap=True)
+        again = inert(shlex.join(["trilogue", "list", *narrowed.options, "--cursor", page.next]))
+        console.print(Text(f"more: {again}", style="dim"), soft_wrap=True)
 
 
 def report(given: str, *, as_json: bool) -> None:
@@ -270,8 +303,7 @@ def show_outcome(row: PipelineRow, board: Board, usage: list[UsageRow]) -> None:
 
 
 def _summary(board: Board, usage: list[UsageRow]) -> str:
-    spent = [agent.cost_nanousd for agent in usage]
-    total = None if any(one is None for one in spent) else sum(one or 0 for one in spent) / USD
-    tokens = sum(agent.input_tokens + agent.output_tokens for agent in usage)
+    total = cost_in_all(usage)
+    tokens = total.input_tokens + total.output_tokens
     seconds = (board.at - board.phases[0].started_at) / SECOND
-    return f"{seconds:.1f} s, {board.turns} turns, {tokens:,} tokens, cost {cost(total)}"
+    return f"{seconds:.1f} s, {board.turns} turns, {tokens:,} tokens, cost {cost(total.usd)}"

@@ -2,7 +2,7 @@
 
 # ruff: noqa: ARG002 - whose pipelines they are is the key's to say, so the tenant is not sent
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -10,7 +10,8 @@ from trilogue.cli.server import Connection, Document
 from trilogue.clock import SECOND, Micros, now
 from trilogue.entry import Entry, Kind
 from trilogue.errors import Unavailable
-from trilogue.ledger.rows import CheckpointRow, Page, PipelineRow, UsageRow
+from trilogue.ledger.rows import CheckpointRow, Cost, Page, PipelineRow, UsageRow
+from trilogue.money import USD
 from trilogue.pipeline import Phase, Status
 
 if TYPE_CHECKING:
@@ -35,9 +36,12 @@ class Record(Protocol):
         *,
         limit: int = 50,
         cursor: str | None = None,
-        status: Status | None = None,
+        statuses: Collection[Status] = (),
         project: str | None = None,
+        search: str | None = None,
     ) -> Page: ...
+
+    async def costs(self, tenant: str, pipeline_ids: Collection[str]) -> Mapping[str, Cost]: ...
 
     async def entries(self, tenant: str, pipeline_id: str, *, after: int = 0) -> list[Entry]: ...
 
@@ -70,6 +74,7 @@ class RemoteLedger:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._read: dict[str, list[Entry]] = {}  # what never changes need not be asked for twice
+        self._costs: dict[str, Cost] = {}
 
     async def get_pipeline(self, tenant: str, pipeline_id: str) -> PipelineRow:
         """The pipeline, or `NotFound`."""
@@ -85,15 +90,25 @@ class RemoteLedger:
         *,
         limit: int = 50,
         cursor: str | None = None,
-        status: Status | None = None,
+        statuses: Collection[Status] = (),
         project: str | None = None,
+        search: str | None = None,
     ) -> Page:
         """A page of pipelines, newest first."""
-        state = status.value if status else None
-        return self._told(
-            _page,
-            await self._connection.get("/api/pipelines", limit=limit, cursor=cursor, status=state, project=project),
+        document = await self._connection.get(
+            "/api/pipelines",
+            limit=limit,
+            cursor=cursor,
+            status=[status.value for status in statuses],
+            project=project,
+            search=search,
         )
+        self._costs |= self._told(_costs, document)
+        return self._told(_page, document)
+
+    async def costs(self, tenant: str, pipeline_ids: Collection[str]) -> Mapping[str, Cost]:
+        """What pipelines that were listed before used in all, as the list had it."""
+        return {pipeline_id: self._costs[pipeline_id] for pipeline_id in pipeline_ids}
 
     async def entries(self, tenant: str, pipeline_id: str, *, after: int = 0) -> list[Entry]:
         """The entries with a `seq` above `after`, in order."""
@@ -159,6 +174,20 @@ def _items(page: Document) -> list[Document]:
     return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
 
 
+def _costs(page: Document) -> dict[str, Cost]:
+    return {item["pipeline_id"]: _cost(item) for item in _items(page)}
+
+
+def _cost(told: Document) -> Cost:
+    usd, tokens = told["cost_usd"], told["tokens"]
+    return Cost(
+        nanousd=0 if usd is None else round(usd * USD),
+        unknown=usd is None,
+        input_tokens=tokens["input"],
+        output_tokens=tokens["output"],
+    )
+
+
 def _page(document: Document) -> Page:
     return Page(items=[_row(item) for item in _items(document)], next=document["next"])
 
@@ -167,6 +196,7 @@ def _row(told: Document) -> PipelineRow:
     """A pipeline of a list, or by itself: a list leaves out what only one pipeline's own document has."""
     at = now()
     leased, orphaned = bool(told.get("leased")), bool(told["orphaned"])
+    still = micros(told["still_since"]) if told.get("still_since") else None
     ledger = told.get("ledger") or {"entries": 0, "head": ""}
     return PipelineRow(
         tenant=told["tenant"],
@@ -183,15 +213,16 @@ def _row(told: Document) -> PipelineRow:
         flow_run_id=None,
         lease_owner=None,
         # The server says whether there is a lease, by its database's clock; until when is nobody else's business.
-        lease_until=at + SECOND if leased else at - SECOND if orphaned else None,
+        lease_until=at + SECOND if leased else still or at - SECOND if orphaned else None,
         stop_requested_at=None,
         orchestration_started_at=None,
         deadline_at=None,
         error=None,
-        ended_at=_micros(told["ended_at"]) if told["ended_at"] else None,
-        created_at=_micros(told["created_at"]),
-        updated_at=_micros(told.get("updated_at") or told["created_at"]),
+        ended_at=micros(told["ended_at"]) if told["ended_at"] else None,
+        created_at=micros(told["created_at"]),
+        updated_at=micros(told.get("updated_at") or told["created_at"]),
         queued_at=at if told.get("queued") or told.get("queued_at") else None,
+        released_at=still or at + SECOND,
         read_at=at,
     )
 
@@ -204,7 +235,7 @@ def _entry(tenant: str, pipeline_id: str, told: Document) -> Entry:
         attempt=told["attempt"],
         kind=Kind(told["kind"]),
         actor=told["actor"],
-        at=_micros(told["at"]),
+        at=micros(told["at"]),
         body=told["body"],
         prev_hash=told["prev_hash"],
         hash=told["hash"],
@@ -220,11 +251,12 @@ def _checkpoint(told: Document) -> CheckpointRow:
         phase=Phase(told["phase"]),
         round=told["round"],
         details=told["details"],
-        at=_micros(told["at"]),
+        at=micros(told["at"]),
     )
 
 
-def _micros(told: Any) -> Micros:
+def micros(told: Any) -> Micros:
+    """A moment of a document: ISO 8601, or microseconds."""
     if isinstance(told, int):
         return told
     return (datetime.fromisoformat(told) - _EPOCH) // timedelta(microseconds=1)

@@ -58,11 +58,17 @@ class Server:
     Attributes:
         url: without a slash at its end.
         ours: whether it runs under this home, so that its ledger is within reach of this process, too.
+        pages: where people reach its pages, where that is elsewhere.
     """
 
     url: str
     key: SecretStr | None
     ours: bool
+    pages: str | None = None
+
+    def page_of(self, pipeline_id: str) -> str:
+        """The page of a pipeline."""
+        return f"{self.pages or self.url}/pipelines/{pipeline_id}"
 
 
 def server_for(settings: Settings) -> Server | None:
@@ -75,9 +81,9 @@ def server_for(settings: Settings) -> Server | None:
     if key and not (key.get_secret_value().isascii() and key.get_secret_value().isprintable()):
         raise Invalid("TRILOGUE_API_KEY: has characters that no header can bear", code="bad_setting")
     if settings.api_url:
-        return Server(url=_checked(settings.api_url), key=key, ours=False)
+        return Server(url=_checked(settings.api_url), key=key, ours=False, pages=settings.dashboard_url)
     up = present(settings.home)
-    return Server(url=up.api_url, key=key, ours=True) if up else None
+    return Server(url=up.api_url, key=key, ours=True, pages=up.dashboard_url) if up else None
 
 
 def _checked(url: str) -> str:
@@ -121,8 +127,8 @@ class Connection:
     ) -> None:
         await self._open.aclose()
 
-    async def get(self, path: str, **query: str | int | None) -> Document:
-        """The document at `path`.
+    async def get(self, path: str, **query: str | int | list[str] | None) -> Document:
+        """The document at `path`; a list is a parameter that is given several times.
 
         Raises:
             Unavailable: the server does not answer, or not as Trilogue does.

@@ -23,6 +23,7 @@ def api(host: str, port: int, *, descriptor: int | None, may_rehearse: bool) -> 
     """
     from trilogue.api.app import create_app  # noqa: PLC0415
     from trilogue.api.serving import serve  # noqa: PLC0415
+    from trilogue.dashboard import install  # noqa: PLC0415
 
     settings = load_settings()
     _log()
@@ -31,7 +32,7 @@ def api(host: str, port: int, *, descriptor: int | None, may_rehearse: bool) -> 
         if may_rehearse and not (await launch.effective(settings)).names_a_model:
             announce(REHEARSING)
         app = create_app(settings, may_rehearse=may_rehearse, on_queued=launch.send_ticket)
-        await serve(app, host=host, port=port, listening=_listening(descriptor))
+        await serve(install(app), host=host, port=port, listening=_listening(descriptor))
 
     asyncio.run(serving())
 

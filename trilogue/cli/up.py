@@ -64,9 +64,11 @@ def up(*, port: int, prefect_port: int | None, quiet: bool, as_json: bool) -> in
         _prefect(settings, prefect_port, as_json=as_json) as prefect,
         Lines((_API, _WORKER, _DEPLOYMENTS), quiet=quiet, to_stderr=as_json) as lines,
     ):
+        api_url = f"http://{_HOST}:{ours.getsockname()[1]}"
         state = Up(
             pid=os.getpid(),
-            api_url=f"http://{_HOST}:{ours.getsockname()[1]}",
+            api_url=api_url,
+            dashboard_url=settings.dashboard_url or api_url,
             prefect_url=prefect.ui_url or prefect.api_url or "",
             started_at=clock.iso(clock.now()),
         )
@@ -86,7 +88,7 @@ def up(*, port: int, prefect_port: int | None, quiet: bool, as_json: bool) -> in
         sign = asyncio.run(
             supervise(
                 _programs(settings, ours),
-                environment=_environment(settings, prefect),
+                environment=_environment(settings, prefect, state.dashboard_url),
                 say=lines.say,
                 ready=ready,
                 ending=ending,
@@ -169,8 +171,8 @@ def _programs(settings: Settings, ours: socket.socket) -> list[Program]:
     ]
 
 
-def _environment(settings: Settings, prefect: _Prefect) -> dict[str, str]:
-    """What all programs get: the user's environment, and where the embedded servers are.
+def _environment(settings: Settings, prefect: _Prefect, dashboard_url: str) -> dict[str, str]:
+    """What all programs get: the user's environment, and where the embedded servers and the pages are.
 
     The embedded Valkey is not named: each joins it by itself, as one that needs no password from Vault.
     """
@@ -178,13 +180,18 @@ def _environment(settings: Settings, prefect: _Prefect) -> dict[str, str]:
         {"PREFECT_WORKER_QUERY_SECONDS": "1"}
         | launch.prefect_environment(settings, prefect.api_url)
         | os.environ
-        | {"TRILOGUE_HOME": str(settings.home), "PYTHONUNBUFFERED": "1"}
+        | {"TRILOGUE_HOME": str(settings.home), "TRILOGUE_DASHBOARD_URL": dashboard_url, "PYTHONUNBUFFERED": "1"}
     )
 
 
 def _panel(state: Up, notes: Sequence[str]) -> Panel:
     table = Table.grid(padding=(0, 2, 0, 0))
-    rows = {"API": state.api_url, "its description": f"{state.api_url}/docs", "Prefect": state.prefect_url}
+    rows = {
+        "dashboard": state.dashboard_url,
+        "API": state.api_url,
+        "its description": f"{state.api_url}/docs",
+        "Prefect": state.prefect_url,
+    }
     for what, where in rows.items():
         if where:
             table.add_row(Text(what, style="dim"), Text(where, style="bold"))

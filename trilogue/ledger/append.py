@@ -11,7 +11,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from trilogue.clock import Micros
 from trilogue.entry import GENESIS, Draft, Entry, Kind
 from trilogue.errors import Conflict, Fenced, Invalid, NotFound
-from trilogue.ledger import budgets, deliveries
+from trilogue.ledger import anchors, budgets, deliveries
 from trilogue.ledger.chain import Prepared, prepare, seal
 from trilogue.ledger.engine import database_now, insert_unless_present
 from trilogue.ledger.projections import Changes, project
@@ -123,8 +123,9 @@ def append_outside(
         _SETTLE.values(
             head_seq=present.head_seq + len(drafts),
             attempt=fence.attempt,
-            lease_owner=None,
+            # `release` notes when the owner, fenced off from here on, lets go; if it never does, it must by then.
             lease_until=None,
+            released_at=present.released_at if present.lease_until is None else present.lease_until,
             queued_at=database_now() if queued else None,
         ),
         {"this_tenant": tenant, "this_id": pipeline_id},
@@ -202,6 +203,8 @@ def _insert(connection: Connection, sealed: Sequence[Entry], drafts: Sequence[Pr
     if changes.checkpoints:
         connection.execute(insert(checkpoints), changes.checkpoints)
     deliveries.record(connection, key["this_tenant"], key["this_id"], changes)
+    if changes.status.ended:
+        anchors.mark_due(connection, key["this_tenant"], key["this_id"], sealed[-1].seq)
 
 
 def _keep_books(connection: Connection, tenant: str, pipeline_id: str, changes: Changes) -> None:

@@ -9,13 +9,30 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, BigInteger, Connection, Engine, Table, create_engine, event, make_url
+from sqlalchemy import (
+    URL,
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    Connection,
+    Engine,
+    Table,
+    Text,
+    collate,
+    create_engine,
+    event,
+    func,
+    make_url,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 
 from trilogue.errors import Invalid
+
+BETWEEN = "\x1f"
+"""ASCII's own separator of texts, which is in none of them."""
 
 READERS = 4
 """Connections, and threads, that one process reads with."""
@@ -147,6 +164,44 @@ def _sqlite_now(_element: database_now, _compiler: Any, **_options: Any) -> str:
 def _postgres_now(_element: database_now, _compiler: Any, **_options: Any) -> str:
     # The statement's time, not the transaction's: units of one group commit may have waited for locks.
     return "CAST(EXTRACT(EPOCH FROM statement_timestamp()) * 1000000 AS BIGINT)"
+
+
+class words_of(GenericFunction[str]):  # noqa: N801 - as above
+    """A pipeline's objective and labels out of its `spec`, with `BETWEEN` between them."""
+
+    type = Text()
+    inherit_cache = True
+
+
+@compiles(words_of, "sqlite")
+def _sqlite_words(element: words_of, compiler: Any, **options: Any) -> str:
+    spec = compiler.process(element.clauses, **options)
+    labels = f"SELECT group_concat(value, char(31)) FROM json_each({spec}, '$.labels')"  # noqa: S608 - of columns only
+    return f"(json_extract({spec}, '$.objective') || char(31) || coalesce(({labels}), ''))"
+
+
+@compiles(words_of, "postgresql")
+def _postgres_words(element: words_of, compiler: Any, **options: Any) -> str:
+    spec = f"CAST({compiler.process(element.clauses, **options)} AS JSONB)"
+    found = f"jsonb_path_query({spec}, '$.labels[*]') AS label"
+    labels = f"SELECT string_agg(label #>> '{{}}', chr(31)) FROM {found}"  # noqa: S608 - of columns only
+    return f"concat_ws(chr(31), {spec} ->> 'objective', ({labels}))"
+
+
+def containing(connection: Connection, text: ColumnElement[str], sought: str) -> ColumnElement[bool]:
+    """Whether `text` holds `sought`, each letter in upper or lower case, every other character as it is."""
+    if connection.dialect.name == "sqlite":
+        # Its `lower` and LIKE know ASCII only; a function of ours would wait for Python's lock at every row.
+        return text.op("GLOB", return_type=Boolean())(f"*{''.join(map(_in_either_case, sought))}*")
+    # Keys have a collation of their own, by which only ASCII has two cases.
+    return func.strpos(func.lower(collate(text, "default")), func.lower(sought)) > 0
+
+
+def _in_either_case(character: str) -> str:
+    """A GLOB pattern for one character."""
+    cases = {character, character.lower(), character.upper(), character.casefold()}
+    alone = sorted(case for case in cases if len(case) == 1)
+    return f"[{''.join(alone)}]" if len(alone) > 1 or character in "*?[" else character
 
 
 def insert_unless_present(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:

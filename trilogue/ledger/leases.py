@@ -2,7 +2,7 @@
 
 from collections.abc import Set as AbstractSet
 
-from sqlalchemy import Connection, tuple_, update
+from sqlalchemy import Connection, and_, case, null, or_, tuple_, update
 
 from trilogue.clock import seconds
 from trilogue.errors import Conflict
@@ -41,6 +41,7 @@ def claim(
             lease_owner=owner,
             lease_until=database_now() + seconds(lease_seconds),
             queued_at=None,
+            released_at=None,
             flow_run_id=flow_run_id,
         )
         .returning(*PIPELINE_COLUMNS)
@@ -61,7 +62,11 @@ def renew(
     which they are. A lease that its owner forgot runs out, so that its pipeline is not lost."""
     prolonged = (
         update(pipelines)
-        .where(pipelines.c.lease_owner == owner, tuple_(pipelines.c.tenant, pipelines.c.id).in_(list(keys)))
+        .where(
+            pipelines.c.lease_owner == owner,
+            pipelines.c.lease_until.is_not(None),  # which a stop takes away
+            tuple_(pipelines.c.tenant, pipelines.c.id).in_(list(keys)),
+        )
         .values(lease_until=database_now() + seconds(lease_seconds))
         .returning(pipelines.c.tenant, pipelines.c.id)
     )
@@ -84,14 +89,24 @@ def queue(connection: Connection, tenant: str, pipeline_id: str) -> None:
 
 
 def release(connection: Connection, fence: Fence, *, owner: str, queued: bool) -> None:
-    """Give the lease back, where it is still `owner`'s under `fence`; `queued`: for any worker to draw."""
+    """Give the lease back, where it is still `owner`'s under `fence`; `queued`: for any worker to draw.
+
+    Where a stop took the lease away, only the time is noted at which its owner let go.
+    """
+    held = pipelines.c.attempt == fence.attempt
+    taken_away = and_(pipelines.c.attempt > fence.attempt, pipelines.c.lease_until.is_(None))
     connection.execute(
         update(pipelines)
         .where(
             pipelines.c.tenant == fence.tenant,
             pipelines.c.id == fence.pipeline_id,
-            pipelines.c.attempt == fence.attempt,
             pipelines.c.lease_owner == owner,
+            or_(held, taken_away),
         )
-        .values(lease_owner=None, lease_until=None, queued_at=first_in_line() if queued else None)
+        .values(
+            lease_owner=None,
+            lease_until=None,
+            released_at=database_now(),
+            queued_at=case((held, first_in_line() if queued else null()), else_=pipelines.c.queued_at),
+        )
     )

@@ -5,7 +5,7 @@ own. Every method takes the tenant; what another tenant owns is `NotFound`.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -24,18 +24,24 @@ from trilogue.ledger import (
     drawing,
     idempotency,
     leases,
+    listing,
     queries,
     retention,
     schema,
 )
+from trilogue.ledger.audit import Audit
 from trilogue.ledger.chain import check_text
 from trilogue.ledger.engine import READERS, address, parse_url, reading_engine, writing_engine
 from trilogue.ledger.faults import translate
+from trilogue.ledger.keys import Keys
+from trilogue.ledger.projects import Projects
+from trilogue.ledger.proving import Proof
 from trilogue.ledger.rows import (
     AgentRow,
     BudgetRow,
     CheckpointRow,
     Claim,
+    Cost,
     DeliveryPage,
     DeliveryRow,
     DeliveryStatus,
@@ -46,6 +52,8 @@ from trilogue.ledger.rows import (
     PipelineRow,
     UsageRow,
 )
+from trilogue.ledger.store import Store
+from trilogue.ledger.tenants import Tenants
 from trilogue.ledger.writer import OUTCOME_UNKNOWN, Writer
 from trilogue.pipeline import Status
 
@@ -62,6 +70,18 @@ class Ledger:
         self._writer = Writer(self._writing, address=self._address)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="ledger-read")
         self._undecided: set[PipelineKey] = set()
+        store = Store(self._read, self._writer.write)
+        self.audit = Audit(store)
+        self.tenants = Tenants(store, self.audit)
+        self.projects = Projects(store, self.audit)
+        self.keys = Keys(store, self.audit)
+        self.proof = Proof(
+            read=self._read,
+            writer=self._writer,
+            reading=self._reading,
+            readers=self._readers,
+            address=self._address,
+        )
 
     @classmethod
     async def open(cls, url: str, *, migrate: bool) -> Self:
@@ -80,6 +100,7 @@ class Ledger:
 
     async def close(self) -> None:
         """Commit what is waiting and let go of all connections."""
+        await self.keys.close()
         await self._writer.close()
         await asyncio.to_thread(self._readers.shutdown)
         self._writing.dispose()
@@ -197,13 +218,37 @@ class Ledger:
         *,
         limit: int = 50,
         cursor: str | None = None,
-        status: Status | None = None,
+        statuses: Collection[Status] = (),
         project: str | None = None,
+        search: str | None = None,
     ) -> Page:
-        """A page of pipelines, newest first; a bad `cursor` or `limit` is `Invalid`."""
+        """A page of pipelines, newest first.
+
+        Args:
+            statuses: only those in one of them; none are all.
+            search: only those whose objective, id, external id, project or a label holds this text, in upper or
+                lower case; blank is every one.
+
+        Raises:
+            Invalid: a bad `cursor`, `limit` or `search`.
+        """
         return await self._read(
-            partial(queries.select_page, tenant=tenant, limit=limit, cursor=cursor, status=status, project=project)
+            partial(
+                listing.select_page,
+                tenant=tenant,
+                limit=limit,
+                cursor=cursor,
+                statuses=statuses,
+                project=project,
+                search=search,
+            )
         )
+
+    async def costs(self, tenant: str, pipeline_ids: Collection[str]) -> Mapping[str, Cost]:
+        """What each of some pipelines used in all, in one query; one that called no model cost nothing."""
+        if not pipeline_ids:
+            return {}
+        return await self._read(lambda c: listing.select_costs(c, tenant, pipeline_ids))
 
     async def entries(self, tenant: str, pipeline_id: str, *, after: int = 0, limit: int | None = None) -> list[Entry]:
         """The entries with a `seq` above `after`, in order; none for an unknown pipeline.

@@ -1,8 +1,5 @@
 """Reading the ledger: the statements, and rows as values."""
 
-import base64
-import binascii
-import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,7 +8,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     RowMapping,
-    Select,
     and_,
     case,
     cast,
@@ -24,14 +20,13 @@ from sqlalchemy import (
 from trilogue.agent import AgentStatus, Role, Tier
 from trilogue.clock import Micros
 from trilogue.entry import Entry, Kind
-from trilogue.errors import Invalid, NotFound
+from trilogue.errors import NotFound
 from trilogue.ledger.chain import decode
 from trilogue.ledger.engine import database_now
 from trilogue.ledger.rows import (
     AgentRow,
     CheckpointRow,
     Head,
-    Page,
     PipelineKey,
     PipelineRow,
     StoredError,
@@ -78,32 +73,6 @@ def select_pipelines_by_prefix(connection: Connection, tenant: str, prefix: str,
         .limit(limit)
     )
     return [pipeline_row(row) for row in connection.execute(query).mappings()]
-
-
-def select_page(
-    connection: Connection,
-    tenant: str,
-    *,
-    limit: int,
-    cursor: str | None,
-    status: Status | None,
-    project: str | None,
-) -> Page:
-    """A page of pipelines, newest first. Pipelines that come meanwhile do not move those on later pages."""
-    if not 1 <= limit <= LONGEST_PAGE:
-        raise Invalid(f"a page has 1 to {LONGEST_PAGE} pipelines, not {limit!r}", code="bad_limit")
-    query: Select[Any] = select(*PIPELINE_COLUMNS).where(pipelines.c.tenant == tenant)
-    if status is not None:
-        query = query.where(pipelines.c.status == status.value)
-    if project is not None:
-        query = query.where(pipelines.c.project == project)
-    if cursor is not None:
-        last: tuple[Any, Any] = _read_cursor(cursor)
-        query = query.where(tuple_(pipelines.c.created_at, pipelines.c.id) < tuple_(*last))
-    query = query.order_by(pipelines.c.created_at.desc(), pipelines.c.id.desc()).limit(limit + 1)
-    rows = [pipeline_row(row) for row in connection.execute(query).mappings()]
-    more = len(rows) > limit
-    return Page(items=rows[:limit], next=_write_cursor(rows[limit - 1]) if more else None)
 
 
 def select_entries(
@@ -292,20 +261,3 @@ def pipeline_row(row: RowMapping) -> PipelineRow:
         "error": StoredError(code=code, message=message, at=at) if code is not None else None,
     }
     return PipelineRow(**values)
-
-
-def _write_cursor(last: PipelineRow) -> str:
-    text = json.dumps([last.created_at, last.pipeline_id])
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str) -> tuple[int, str]:
-    try:
-        created_at, pipeline_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        if type(created_at) is int and abs(created_at) < 2**63 and isinstance(pipeline_id, str):
-            return created_at, pipeline_id
-    except (ValueError, TypeError, binascii.Error, RecursionError):
-        pass
-    raise Invalid(
-        f"{cursor!r} is no cursor of this list: pass on `next` as it came, or leave it out", code="bad_cursor"
-    )

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from trilogue.agent import AgentStatus, Role, Tier
 from trilogue.clock import Micros
 from trilogue.errors import NotFound
+from trilogue.money import USD
 from trilogue.pipeline import Phase, Status
 
 TENANT = "default"
@@ -44,6 +45,9 @@ class PipelineRow:
         flow_run_id: the Prefect flow run of the present attempt, or of the last one.
         queued_at: since when it waits for any worker to draw it; None while nobody is to. In the future once one
             has drawn it: by then it is leased, or waits again.
+        lease_owner: who has the lease, or had it when a stop took it away and has not let go yet.
+        released_at: when the last lease was given back. In the future where a stop took it away: until then at
+            most its owner acts.
         read_at: database time of the reading; leases are compared with nothing else.
     """
 
@@ -69,6 +73,7 @@ class PipelineRow:
     created_at: Micros
     updated_at: Micros
     queued_at: Micros | None
+    released_at: Micros | None
     read_at: Micros
 
     @property
@@ -85,6 +90,14 @@ class PipelineRow:
     def leased(self) -> bool:
         """Whether some worker may act for the pipeline."""
         return self.lease_until is not None and self.lease_until > self.read_at
+
+    @property
+    def still_since(self) -> Micros | None:
+        """Since when nobody acts for the pipeline, by database time; None while somebody may."""
+        given_back = self.released_at if self.lease_until is None else self.lease_until
+        if given_back is None:
+            return self.created_at
+        return given_back if given_back <= self.read_at else None
 
     @property
     def orphaned(self) -> bool:
@@ -160,6 +173,27 @@ class UsageRow:
     cached_tokens: int
     cost_nanousd: int | None
     calls: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a pipeline used in all.
+
+    Attributes:
+        nanousd: billionths of a dollar, of the turns whose cost is known.
+        unknown: whether there are turns whose cost is not.
+        input_tokens, output_tokens: of the turns whose server told them.
+    """
+
+    nanousd: int = 0
+    unknown: bool = False
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    @property
+    def usd(self) -> float | None:
+        """Dollars; None where they are not known whole."""
+        return None if self.unknown else self.nanousd / USD
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The ledger's tables. Only `entries` is truth; every other table is a projection of it.
+"""The ledger's tables. Only `entries` is truth, and `anchors` vouch for it; every other table is a projection.
 
 The one exception are the columns of `pipelines` that say who may write: `attempt`, the
 lease and the head. Times are microseconds UTC, JSON is canonical text, and every key
@@ -81,6 +81,7 @@ class Pipelines(_Base, table=True):
     created_at: int = _large()
     updated_at: int = _large()
     queued_at: int | None = _large(null=True)
+    released_at: int | None = _large(null=True)
 
 
 class Entries(_Base, table=True):
@@ -203,6 +204,67 @@ class Deliveries(_Base, table=True):
     ended_at: int | None = _large(null=True)
 
 
+class Anchors(_Base, table=True):
+    """Signed statements of pipelines' heads, a chain a tenant; the database refuses UPDATE and DELETE."""
+
+    __tablename__ = "anchors"
+
+    tenant: str = _key()
+    seq: int = _seq_key()
+    at: int = _large()
+    body: str = _text()
+    prev_hash: str = _text()
+    hash: str = _text()
+    signature: str = _text()
+    key_id: str = _text()
+
+
+class AnchorKeys(_Base, table=True):
+    """The public keys of those who signed anchors; the database refuses UPDATE and DELETE."""
+
+    __tablename__ = "anchor_keys"
+
+    tenant: str = _key()
+    key_id: str = _key()
+    public_key: str = _text()
+    origin: str = _text()
+    at: int = _large()
+
+
+class AnchorChains(_Base, table=True):
+    """Where a tenant's chain of anchors ends; when pipelines that had not ended were last anchored; how far it
+    was sent outside, and when the next try is due."""
+
+    __tablename__ = "anchor_chains"
+
+    tenant: str = _key()
+    seq: int = _integer()
+    hash: str = _text()
+    open_at: int | None = _large(null=True)
+    sent_seq: int = _integer()
+    send_at: int = _large()
+
+
+class Anchored(_Base, table=True):
+    """How far each pipeline is anchored. Not in its row, whose lock those who append to it need."""
+
+    __tablename__ = "anchored"
+
+    tenant: str = _key()
+    pipeline_id: str = _key()
+    seq: int = _integer()
+
+
+class AnchorDue(_Base, table=True):
+    """Pipelines that ended with the entry `seq` and are not anchored yet."""
+
+    __tablename__ = "anchor_due"
+
+    tenant: str = _key()
+    pipeline_id: str = _key()
+    seq: int = _seq_key()
+
+
 METADATA = _Base.metadata
 
 pipelines: Table = METADATA.tables["pipelines"]
@@ -213,3 +275,8 @@ budgets: Table = METADATA.tables["budgets"]
 deliveries: Table = METADATA.tables["deliveries"]
 idempotency: Table = METADATA.tables["idempotency"]
 checkpoints: Table = METADATA.tables["checkpoints"]
+anchors: Table = METADATA.tables["anchors"]
+anchor_keys: Table = METADATA.tables["anchor_keys"]
+anchor_chains: Table = METADATA.tables["anchor_chains"]
+anchored: Table = METADATA.tables["anchored"]
+anchor_due: Table = METADATA.tables["anchor_due"]

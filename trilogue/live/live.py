@@ -3,7 +3,7 @@
 It may be lost at any moment. Nothing here waits for it, except `ping`, which asks for it.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from trilogue.entry import Entry
 from trilogue.live.board import read_board, read_turns
 from trilogue.live.breaker import Breaker
+from trilogue.live.breaker_state import BreakerState, BreakerStates
 from trilogue.live.bus import Bus, Subscription
 from trilogue.live.connection import FAULTS, connect, unavailable
 from trilogue.live.expiring import shorten
@@ -36,6 +37,7 @@ class Live:
         """
         self._client = connect(url, password=password)
         self._bus = Bus(self._client)
+        self._breaker_states = BreakerStates(self._client)
         self._open = AsyncExitStack()
         self.poster = Poster(self._client, board_ttl=board_ttl, backfill=backfill)
 
@@ -66,6 +68,16 @@ class Live:
             open_seconds=open_seconds,
             trial_seconds=trial_seconds,
         )
+
+    async def breakers(
+        self, endpoints: Collection[str], *, failures: int, open_seconds: float
+    ) -> Mapping[str, BreakerState | None]:
+        """How the breakers of model endpoints stand, by endpoint, without changing them; None while nobody can tell.
+
+        Args:
+            failures, open_seconds: those that `breaker` is given.
+        """
+        return await self._breaker_states.read(endpoints, threshold=failures, open_seconds=open_seconds)
 
     def subscribe(self, tenant: str, pipeline_id: str | None = None) -> AbstractAsyncContextManager[Subscription]:
         """Notices of one pipeline, or of all of a tenant (`trilogue.live.bus`)."""

@@ -58,6 +58,27 @@ def creation_fault(error: VaultError | OSError, access: VaultAccess, role: str) 
             return _out_of_reach(error, access, where)
 
 
+def signing_fault(error: VaultError | OSError, access: VaultAccess, where: str) -> TrilogueError:
+    """Why a transit key did not sign, or its public half was not read."""
+    if isinstance(error, InvalidPath) or (
+        isinstance(error, InvalidRequest) and any("not found" in str(answer) for answer in error.errors or ())
+    ):
+        mount, _, name = where.rsplit("/", 2)
+        return NotFound(
+            f"Vault at {access.address!r} has no transit key {f'{mount}/{name}'!r}: write it with"
+            f" `vault write -f {mount}/keys/{name} type=ed25519`, or check that {mount!r} is a transit engine's mount",
+            code="vault_key_missing",
+        )
+    if isinstance(error, _REFUSED):
+        allowed = "update" if "/sign/" in where else "read"
+        return Denied(
+            f"Vault at {access.address!r} refused this {access.login} {where!r}: check that the {access.login} is"
+            f" still valid and that its policy allows `{allowed}` on {where!r}",
+            code="vault_forbidden",
+        )
+    return _out_of_reach(error, access, where)
+
+
 def root_role(access: VaultAccess, role: str) -> Denied:
     """A token role whose tokens may do everything: it has no policies of its own, and the login is root's."""
     return Denied(

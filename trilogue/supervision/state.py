@@ -25,12 +25,14 @@ class Up:
     Attributes:
         pid: of `up` itself.
         api_url: `http://127.0.0.1:PORT`, without a path.
+        dashboard_url: where people reach the pages; empty where an older `up` does not say.
         prefect_url: Prefect's UI, or its API where that is all that is known.
         started_at: ISO 8601.
     """
 
     pid: int
     api_url: str
+    dashboard_url: str = ""
     prefect_url: str
     started_at: str
 
