@@ -11,6 +11,7 @@ from trilogue.dashboard.parts import (
     log,
     masthead,
     middle,
+    moments,
     report,
     result,
     stepper,
@@ -21,9 +22,12 @@ from trilogue.dashboard.scene import Scene
 from trilogue.entry import Entry
 
 PARTS: Mapping[str, Callable[[Scene], Mapping[str, Any]]] = {
+    "objective": masthead.objective,
     "masthead": masthead.shown,
+    "given": masthead.given,
     "actions": masthead.actions,
     "stepper": stepper.shown,
+    "moments": moments.shown,
     "alpha": lanes.alpha,
     "middle": middle.shown,
     "beta": lanes.beta,
@@ -38,13 +42,18 @@ PARTS: Mapping[str, Callable[[Scene], Mapping[str, Any]]] = {
 _TEMPLATES = {"alpha": "lane", "beta": "lane"}
 
 
-def draw(scene: Scene) -> dict[str, str]:
-    """The HTML of every part. The text of running turns is not in it: that is told as it comes."""
-    return {name: _drawn(name, {**shown(scene), "scene": scene}) for name, shown in PARTS.items()}
+SLOW = frozenset({"timeline", "moments"})
+"""Parts that every entry changes, and that are the most to send: once a second is often enough for them."""
 
 
-def _drawn(name: str, context: Mapping[str, Any]) -> str:
-    return render(f"parts/{_TEMPLATES.get(name, name)}.html", context)
+def draw(scene: Scene, *, slow: bool = True) -> dict[str, str]:
+    """The HTML of every part, or of those that are not `SLOW`. The text of running turns is told as it comes."""
+    return {name: draw_part(name, scene) for name in PARTS if slow or name not in SLOW}
+
+
+def draw_part(name: str, scene: Scene) -> str:
+    """The HTML of one of `PARTS`."""
+    return render(f"parts/{_TEMPLATES.get(name, name)}.html", {**PARTS[name](scene), "scene": scene})
 
 
 def log_row(board: Board, entry: Entry) -> str:

@@ -5,6 +5,9 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Self
 
+from trilogue.api.hub import Hub
+from trilogue.dashboard.lookout import Lookout
+from trilogue.dashboard.past import Past
 from trilogue.dashboard.seat import Seat
 from trilogue.dashboard.stage import Stage
 from trilogue.ledger import PipelineRow
@@ -16,14 +19,20 @@ LINGER = 10.0
 
 
 class House:
-    """Use as an async context manager."""
+    """Use as an async context manager.
+
+    Attributes:
+        stages: by pipeline; a stage is shared by all pages that show it.
+        past: pipelines as they stand when a page is opened, and as they stood.
+    """
 
     def __init__(self, services: Services, *, heartbeat: float, patience: float = 30.0) -> None:
         self.heartbeat = heartbeat
         self.patience = patience
+        self.past = Past(services)
         self._services = services
-        self._stages: dict[str, Stage] = {}
-        self._seats: set[Seat] = set()
+        self.stages: dict[str, Stage] = {}
+        self._seats: set[Seat | Lookout] = set()
         self._closing: set[asyncio.Task[None]] = set()
         self._leaving = False
 
@@ -32,7 +41,8 @@ class House:
 
     async def __aexit__(self, *_: object) -> None:
         self.leave()
-        closing = [stage.close() for stage in self._stages.values()]
+        self.past.close()
+        closing = [stage.close() for stage in self.stages.values()]
         await asyncio.gather(*closing, *self._closing, return_exceptions=True)
 
     def leave(self) -> None:
@@ -66,20 +76,33 @@ class House:
             if not stage.watchers and not self._leaving:
                 asyncio.get_running_loop().call_later(LINGER, self._drop, stage)
 
+    @contextlib.asynccontextmanager
+    async def looking(self, hub: Hub) -> AsyncIterator[Lookout]:
+        """A lookout over all pipelines, for a page that lists them."""
+        lookout = Lookout(heartbeat=self.heartbeat)
+        self._seats.add(lookout)
+        if self._leaving:
+            lookout.end()
+        try:
+            async with hub.hearing(lookout):
+                yield lookout
+        finally:
+            self._seats.discard(lookout)
+
     def _at_work(self, pipeline_id: str) -> Stage | None:
-        stage = self._stages.get(pipeline_id)
+        stage = self.stages.get(pipeline_id)
         return None if stage is None or stage.broken else stage
 
     def _begin(self, row: PipelineRow) -> Stage:
-        if broken := self._stages.pop(row.pipeline_id, None):
+        if broken := self.stages.pop(row.pipeline_id, None):
             self._close(broken)
-        stage = self._stages[row.pipeline_id] = Stage(self._services, row)
+        stage = self.stages[row.pipeline_id] = Stage(self._services, row)
         return stage
 
     def _drop(self, stage: Stage) -> None:
-        if stage.watchers or self._leaving or self._stages.get(stage.pipeline_id) is not stage:
+        if stage.watchers or self._leaving or self.stages.get(stage.pipeline_id) is not stage:
             return
-        del self._stages[stage.pipeline_id]
+        del self.stages[stage.pipeline_id]
         self._close(stage)
 
     def _close(self, stage: Stage) -> None:

@@ -9,7 +9,7 @@ import logging
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import nh3
 from markdown_it import MarkdownIt
@@ -45,8 +45,7 @@ _BLOCKS = {"p", "h1", "h2", "h3", "h4", "h5", "h6", "li", "blockquote", "td", "t
 _ALIGNED = {"td", "th"}
 _ALIGN = {f"text-align:{side}": side for side in ("left", "center", "right")}
 _SANITISER = nh3.Cleaner(
-    tags=_BLOCKS
-    | {"ul", "ol", "hr", "br", "pre", "code", "em", "strong", "s", "a", "table", "thead", "tbody", "tr"},
+    tags=_BLOCKS | {"ul", "ol", "hr", "br", "pre", "code", "em", "strong", "s", "a", "table", "thead", "tbody", "tr"},
     attributes={"*": set(), "a": {"href"}, "ol": {"start"}},
     tag_attribute_values={
         **{tag: {"dir": {"auto"}} for tag in _BLOCKS - _ALIGNED},
@@ -75,12 +74,6 @@ def rendered(text: str, *, top: int = 3) -> Markup:
         known = _render(*key)
         _remembered.put(key, known)
     return known
-
-
-def plain(text: str, longest: int = 200) -> str:
-    """Untrusted text on one line of at most `longest` characters, without control characters; to be escaped."""
-    line = " ".join(str(clean(text[: 20 * longest])).split())
-    return line if len(line) <= longest else line[: longest - 1].rstrip() + "…"
 
 
 def _render(shown: str, length: int, top: int) -> Markup:
@@ -167,7 +160,7 @@ def _tamed(state: StateCore) -> None:
         if token.nesting == 1 and token.tag in _BLOCKS:
             token.attrs["dir"] = "auto"
         if token.children:
-            token.children = list(_without_images(token.children))
+            token.children = list(_without_images(_without_nowhere(token.children)))
             depth = 0
             for child in token.children:
                 depth += child.nesting
@@ -179,7 +172,19 @@ def _tamed(state: StateCore) -> None:
                 token.children = [child for child in token.children if child.tag != "a"]
 
 
-def _without_images(tokens: list[Token]) -> Iterator[Token]:
+def _without_nowhere(tokens: list[Token]) -> Iterator[Token]:
+    """The same line, with links and images that lead nowhere, `[a]()`, as their words."""
+    nowhere = False
+    for token in tokens:
+        if token.type == "link_open":
+            nowhere = not token.attrs["href"]
+        if token.type == "image" and not token.attrs["src"]:
+            yield _text(token.content)
+        elif not (nowhere and token.tag == "a"):
+            yield token
+
+
+def _without_images(tokens: Iterable[Token]) -> Iterator[Token]:
     """The same line, with each image as its words and its address, which is a link where it may be one."""
     linked = 0
     for token in tokens:

@@ -1,9 +1,9 @@
 """Templates into HTML: everything is escaped unless it was made safe, and a name that is missing is an error."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +25,13 @@ def render(template: str, context: Mapping[str, Any]) -> str:
     return _environment().get_template(template).render(context)
 
 
+def prepare() -> None:
+    """Compile every template now, which takes a quarter of a second, rather than under the first page."""
+    environment = _environment()
+    for name in environment.list_templates():
+        environment.get_template(name)
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -33,9 +40,11 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        auto_reload=False,  # an upgrade under a running server must not give its old code new templates
     )
     environment.filters |= {
         "clock": clock_time,
+        "count": count,
         "duration": duration,
         "iso": iso,
         "markdown": rendered,
@@ -69,6 +78,7 @@ def title(text: str) -> str:
     return line if len(line) <= _LONGEST_TITLE else line[: _LONGEST_TITLE - 1].rstrip() + "…"
 
 
+@lru_cache(maxsize=8192)
 def clock_time(at: Micros) -> Markup:
     """A moment as UTC time of day, which the page turns into the reader's own."""
     shown = datetime.fromtimestamp(at / SECOND, UTC).strftime("%H:%M:%S")
@@ -99,6 +109,11 @@ def money(nanousd: int | None) -> str:
     if dollars == 0:
         return "$0"
     return f"${dollars:,.2f}" if dollars >= 1 else f"${dollars:.4f}"
+
+
+def count(things: Sized, name: str) -> str:
+    """`1 vote`, `2 votes`."""
+    return f"{number(len(things))} {name}{'' if len(things) == 1 else 's'}"
 
 
 def number(value: int) -> str:

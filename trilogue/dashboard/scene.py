@@ -1,9 +1,12 @@
 """Everything that a pipeline's page shows at one moment: what the parts of the page are made of."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trilogue.clock import Micros
+from trilogue.dashboard.breaker import Breaker
 from trilogue.dashboard.story import Story
+from trilogue.entry import Entry
 from trilogue.ledger import PipelineRow
 
 
@@ -16,6 +19,8 @@ class Scene:
         now: microseconds UTC; in a replay the moment that it shows.
         replay: whether it shows an earlier moment than the present; nothing can be done there.
         flow_run_url: where Prefect shows the flow run of the present or last attempt.
+        breaker: of the endpoint that is called while the pipeline is at work; None where nobody can tell.
+        whole: all entries up to the present, where the story may end before it; empty where it does not.
     """
 
     story: Story
@@ -23,10 +28,17 @@ class Scene:
     now: Micros
     replay: bool = False
     flow_run_url: str | None = None
+    breaker: Breaker | None = None
+    whole: Sequence[Entry] = ()
 
     @property
     def pipeline_id(self) -> str:
         return self.row.pipeline_id
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a worker acts for it at this moment."""
+        return self.live and self.row.leased
 
     @property
     def live(self) -> bool:

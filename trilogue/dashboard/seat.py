@@ -14,7 +14,7 @@ from trilogue.dashboard.streaming import Heard
 from trilogue.errors import Unavailable
 from trilogue.live.notice import dumps
 
-_BEAT = Told(None, "beat", dumps({"type": "beat"}))
+BEAT = Told(None, "beat", dumps({"type": "beat"}))
 
 
 class Seat:
@@ -61,7 +61,7 @@ class Seat:
                 async with asyncio.timeout(self._heartbeat):
                     await self._woken.wait()
             except TimeoutError:
-                return [_BEAT]
+                return [BEAT]
         raise StopAsyncIteration
 
     def _parts(self) -> Iterator[Told]:

@@ -8,7 +8,9 @@ from contextlib import aclosing
 from typing import Any, Protocol
 
 from trilogue import clock
+from trilogue.dashboard.breaker import Breaker, breaker_of
 from trilogue.dashboard.drawing import draw, log_row
+from trilogue.dashboard.past import flow_run_url
 from trilogue.dashboard.scene import Scene
 from trilogue.dashboard.story import Story
 from trilogue.dashboard.streaming import Streamed
@@ -63,7 +65,11 @@ class Stage:
         self.watchers: set[Watcher] = set()
         self._services = services
         self._row = row
+        self._flow_run: tuple[str | None, str | None] = (None, None)
         self._looked_at = 0.0
+        self._breaker: Breaker | None = None
+        self._asked_at = 0.0
+        self._slow_drawn_at = -TICK
         self._rows: list[str] = []
         self._rows_told = -1
         self._parts: dict[str, tuple[int, str]] = {}
@@ -146,6 +152,7 @@ class Stage:
         while True:
             if self.story.board.seq >= recorded:
                 await self._look()
+                await self._ask()
                 self._redraw()
                 self.ready.set()
             await asyncio.sleep(FRAME)
@@ -161,7 +168,18 @@ class Stage:
             return
         with contextlib.suppress(TrilogueError):
             self._row = await self._services.ledger.get_pipeline(TENANT, self.pipeline_id)
+            if self._row.flow_run_id != self._flow_run[0]:
+                self._flow_run = (self._row.flow_run_id, await flow_run_url(self._row))
             self._looked_at = now
+
+    async def _ask(self) -> None:
+        """The breaker of what the pipeline calls, while it is at work."""
+        now = asyncio.get_running_loop().time()
+        if not self._row.leased or self.story.board.status.ended:
+            self._breaker = None
+        elif now - self._asked_at >= TICK:
+            self._asked_at = now
+            self._breaker = await breaker_of(self._services, self.story.board)
 
     def _look_every(self) -> float:
         return STILL_LOOK if self.story.board.status.ended else TICK / 2
@@ -170,10 +188,22 @@ class Stage:
         """Seconds until the next drawing, whatever happens; None where nothing changes by itself."""
         if not self.story.board.status.ended:
             return TICK
-        return STILL_LOOK if self._row.leased or self._row.head_seq < self.story.board.seq else None
+        still = self._row.still_since is not None and self._row.head_seq >= self.story.board.seq
+        return None if still else STILL_LOOK
 
     def _redraw(self) -> None:
-        parts = draw(Scene(story=self.story, row=self._row, now=clock.now()))
+        scene = Scene(
+            story=self.story,
+            row=self._row,
+            now=clock.now(),
+            breaker=self._breaker,
+            flow_run_url=self._flow_run[1],
+        )
+        now = asyncio.get_running_loop().time()
+        slow = self.story.board.status.ended or now - self._slow_drawn_at >= TICK
+        if slow:
+            self._slow_drawn_at = now
+        parts = draw(scene, slow=slow)
         changed = {name: html for name, html in parts.items() if self._parts.get(name, (0, None))[1] != html}
         if not changed and len(self._rows) == self._rows_told:
             return

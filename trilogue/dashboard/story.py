@@ -21,9 +21,11 @@ class Turn:
         said: the entries that its actions became, in order.
         seq: of its latest entry.
         outcome: as `trilogue.deliberation.turns` names them; None while the turn is under way.
+        calls: of its model, as far as somebody told.
         tokens: that it was charged with; None while it is under way.
         cost_nanousd: billionths of a dollar; None where nobody knows, which is not nothing.
         error: why it brought nothing, for people.
+        undone: whether what it said was taken back by going on from an earlier checkpoint.
     """
 
     number: int
@@ -36,11 +38,13 @@ class Turn:
     said: tuple[Entry, ...] = ()
     ended_at: Micros | None = None
     outcome: str | None = None
+    calls: int = 0
     tokens: int | None = None
     cost_nanousd: int | None = None
     estimated: bool = False
     error: str | None = None
     notes: tuple[str, ...] = ()
+    undone: bool = False
 
 
 @dataclass(kw_only=True)
@@ -77,6 +81,12 @@ class Story:
             case _ if (turn := self.turns.get(entry.body.get("turn", 0))) and turn.agent_id == entry.actor:
                 self.turns[turn.number] = replace(turn, said=(*turn.said, entry), seq=entry.seq)
 
+    def copy(self) -> Self:
+        """A story that goes its own way; what it has told so far is frozen and shared."""
+        board = self.board.forked()
+        board.snapshots = dict(self.board.snapshots)
+        return replace(self, board=board, entries=list(self.entries), turns=dict(self.turns))
+
     @property
     def created_at(self) -> Micros:
         return self.entries[0].at if self.entries else 0
@@ -112,6 +122,7 @@ class Story:
             model=body.get("model") or turn.model,
             ended_at=turn.ended_at or entry.at,
             outcome=body["outcome"],
+            calls=body.get("calls", 0),
             tokens=settled.get("tokens"),
             cost_nanousd=body.get("cost_nanousd"),
             estimated=bool(settled.get("estimated")),
@@ -126,3 +137,7 @@ class Story:
         for turn in self.turns.values():
             if turn.ended_at is None:
                 self.turns[turn.number] = replace(turn, ended_at=entry.at, outcome="cancelled", estimated=True)
+        if entry.kind is Kind.REWOUND:
+            then = self.entries[entry.body["to_seq"] - 1].at
+            for turn in self.turns.values():
+                self.turns[turn.number] = replace(turn, undone=turn.undone or turn.begun_at > then)

@@ -1,22 +1,26 @@
 // The page's connection to the server: it comes back by itself, and says so while it is away.
+import { serverTime, tellTime } from "./time.js";
 
 const SILENCE = 60_000; // milliseconds without a sign of life after which the connection is taken for dead
 const LONGEST_WAIT = 5_000;
 
 /**
- * Listen at `address()` for ever. `hear(message)` gets each message but `hello` and `beat`.
+ * Listen at `address()` for ever. `hear(message)` gets each message but `hello`, `beat` and `error`.
  * A page whose styles and scripts are older than the server's is loaded anew.
+ * @returns {{stop: function(): void}} to listen no longer
  */
 export function listen(address, hear) {
   const assets = new URL(import.meta.url).pathname.split("/").at(-2);
   const shown = document.querySelector("[data-connection]");
   let wait = 250;
   let silence;
+  let socket;
+  let waiting;
 
   function open() {
     const url = new URL(address(), location.href);
     url.protocol = url.protocol.replace("http", "ws");
-    const socket = new WebSocket(url);
+    socket = new WebSocket(url);
     const alive = () => {
       clearTimeout(silence);
       silence = setTimeout(() => socket.close(), SILENCE);
@@ -26,16 +30,18 @@ export function listen(address, hear) {
       const message = JSON.parse(data);
       if (message.type === "hello") {
         if (message.assets !== assets) location.reload();
-        wait = 250;
+        serverTime(message.at);
+        tellTime();
+      } else if (message.type !== "beat" && message.type !== "error") {
+        wait = 250; // not before: a server that greets and then cannot tell anything is not asked at once again
         say("");
-      } else if (message.type !== "beat") {
         hear(message);
       }
     };
     socket.onclose = () => {
       clearTimeout(silence);
       say("Reconnecting…");
-      setTimeout(open, wait);
+      waiting = setTimeout(open, wait);
       wait = Math.min(2 * wait, LONGEST_WAIT);
     };
     alive();
@@ -47,4 +53,13 @@ export function listen(address, hear) {
   }
 
   open();
+  return {
+    stop() {
+      clearTimeout(silence);
+      clearTimeout(waiting);
+      socket.onmessage = socket.onclose = null;
+      socket.close();
+      say("");
+    },
+  };
 }

@@ -1,2 +1,8 @@
-// Home: the list of pipelines, kept up to date.
-export function openHome() {}
+// Home: what can be asked for, and the list of what was.
+import { openList } from "./list.js";
+import { openSpawning } from "./spawning.js";
+
+export function openHome(main) {
+  openSpawning(main);
+  openList(main);
+}

@@ -13,3 +13,4 @@ if (main.dataset.pipeline) {
   const { openHome } = await import("./home.js");
   openHome(main);
 }
+document.documentElement.dataset.ready = ""; // from here on the page hears its reader
