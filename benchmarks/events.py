@@ -2,22 +2,18 @@
 
 import asyncio
 import json
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
 
 from benchmarks.figures import Figure
-from benchmarks.processes import cpu_seconds, started, until
-from benchmarks.servers import temporary_home, valkey
+from benchmarks.processes import cpu_seconds, started
+from benchmarks.servers import api, temporary_home, valkey
 from trilogue import clock
 from trilogue.entry import Draft, Kind
 from trilogue.ledger.opening import TENANT
@@ -36,15 +32,10 @@ _WARMING = _RATE
 def measure() -> Iterator[Figure]:
     """All viewers watch one pipeline, whose entries this process commits one by one."""
     with temporary_home() as home, valkey(home) as url, ExitStack() as stack:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
-        own = {"TRILOGUE_HOME": str(home), "REDIS_URL": url}
         settings = load_settings(home=home, redis_url=SecretStr(url))
         asyncio.run(_spawned(settings))
-        program = Path(sys.executable).parent / "trilogue"
-        server = stack.enter_context(started([program, "api", "--port", str(port)], own=own, log=home / "api.log"))
-        until(lambda: _answers(port), seconds=30, what="the start of the API")
-        address = f"ws://127.0.0.1:{port}/ws?pipeline_id={_PIPELINE}"
+        server = stack.enter_context(api(home, url))
+        address = f"ws://127.0.0.1:{server.port}/ws?pipeline_id={_PIPELINE}"
         watch = [sys.executable, "-m", "benchmarks.watchers", address, str(_VIEWERS), str(_EVENTS + 1)]
         viewers = stack.enter_context(started(watch, stdout=subprocess.PIPE, log=home / "watchers.log"))
         assert viewers.stdout is not None
@@ -103,11 +94,3 @@ async def _written(settings: Any) -> dict[int, int]:
 def _message(number: int) -> Draft:
     body = {"id": f"m{number}", "to": "ALL", "content": "A word of usual length. " * 12, "turn": 1}
     return Draft(kind=Kind.MESSAGE, actor="alpha-1", body=body)
-
-
-def _answers(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, ConnectionError, TimeoutError):
-        return False

@@ -44,6 +44,30 @@ def valkey(home: Path) -> Iterator[str]:
         yield servers.redis_url
 
 
+@dataclass(frozen=True, kw_only=True)
+class Api:
+    """A `trilogue api`: where it answers, and its process."""
+
+    port: int
+    pid: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@contextmanager
+def api(home: Path, redis_url: str) -> Iterator[Api]:
+    """The API and the pages over the ledger of a home, in a process of its own; no worker is beside it."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    own = {"TRILOGUE_HOME": str(home), "REDIS_URL": redis_url}
+    program = Path(sys.executable).parent / "trilogue"
+    with started([program, "api", "--port", str(port)], own=own, log=home / "api.log") as process:
+        until(lambda: _answers(f"http://127.0.0.1:{port}/healthz"), seconds=30, what="the start of the API")
+        yield Api(port=port, pid=process.pid)
+
+
 @contextmanager
 def postgres() -> Iterator[str]:
     """The URL of an empty PostgreSQL database; the server comes from a wheel."""
@@ -117,14 +141,14 @@ def prefect_on_postgres(programs: Path, home: Path) -> Iterator[Prefect]:
         command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
         command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on"]
         server = stack.enter_context(started(command, own=own, log=folder / "server.log"))
-        until(lambda: _healthy(url), seconds=_START_LIMIT, what="the start of the Prefect server")
+        until(lambda: _answers(f"{url}/health"), seconds=_START_LIMIT, what="the start of the Prefect server")
         used = {"PREFECT_API_URL": url, "PREFECT_HOME": str(folder)}
         yield Prefect(database="PostgreSQL", environment=used, pids=(server.pid, postmaster))
 
 
-def _healthy(url: str) -> bool:
+def _answers(address: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=2) as answer:
+        with urllib.request.urlopen(address, timeout=2) as answer:
             return bool(answer.status == 200)
     except (urllib.error.URLError, ConnectionError, TimeoutError):
         return False

@@ -15,4 +15,5 @@ pytest_plugins = [
     "tests.fixtures.vault_attempts",
     "tests.fixtures.api",
     "tests.fixtures.served",
+    "tests.fixtures.browser",
 ]

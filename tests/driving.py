@@ -188,6 +188,7 @@ async def driver_of(tmp_path: Path, migrated_sqlite_url: str, redis_url: str) ->
                 "call_timeout": 10.0,
                 "retry_wait": 0.01,
                 "breaker_seconds": 0.1,
+                "rehearsal_latency": 0.0,
             }
             services = await stack.enter_async_context(open_services(load_settings(**(plain | settings))))
             return Driver(services=services, server=server)

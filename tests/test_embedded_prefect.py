@@ -38,6 +38,7 @@ def flows_recorded(servers: Servers, name: str) -> int:
     return len(found)
 
 
+@pytest.mark.slow
 def test_two_first_terminals_share_one_first_start_and_leave_nothing(root: Path) -> None:
     home = root / "a hóme?x=1#"
     interrupted, killed = Terminal(home, prefect=True), Terminal(home, prefect=True)

@@ -21,13 +21,15 @@ from trilogue.api.app import create_app
 from trilogue.api.hub import Hub
 from trilogue.api.serving import serve
 from trilogue.board import fold
+from trilogue.dashboard import install
 from trilogue.entry import Draft, Entry, Kind
 from trilogue.ledger import Fence
 from trilogue.ledger.opening import TENANT
-from trilogue.phases import checkpoint
+from trilogue.phases import checkpoint, spawned
 from trilogue.pipeline import Status
 from trilogue.services import Services, open_services
 from trilogue.settings import load_settings
+from trilogue.spec import checked_spec
 
 PATIENCE = 20.0
 """Seconds that a test waits for an event before it fails."""
@@ -98,14 +100,14 @@ class Station:
         return f"http://127.0.0.1:{self.port}"
 
     @asynccontextmanager
-    async def watching(self, query: str = "", *, slow: bool = False) -> AsyncIterator[Watching]:
+    async def watching(self, query: str = "", *, path: str = "/ws", slow: bool = False) -> AsyncIterator[Watching]:
         """A viewer; a slow one has hardly any buffers, so that the server soon has to wait for it."""
         one = socket.socket()
         if slow:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL_BUFFER)
         one.setblocking(False)
         await asyncio.get_running_loop().sock_connect(one, ("127.0.0.1", self.port))
-        url = f"ws://127.0.0.1:{self.port}/ws{query and '?'}{query}"
+        url = f"ws://127.0.0.1:{self.port}{path}{query and '?'}{query}"
         options: dict[str, Any] = {"max_queue": 1} if slow else {}
         # A test that fails in the middle should not wait for a closing that nobody reads.
         async with connect(url, sock=one, close_timeout=1, ping_interval=None, **options) as connection:
@@ -120,13 +122,13 @@ async def station(home: Path, *, ledger_url: str, redis_url: str, **settings: An
         """No worker is here."""
 
     plain = {"home": home, "database_url": SecretStr(ledger_url), "redis_url": SecretStr(redis_url)} | settings
-    app = create_app(load_settings(**plain), may_rehearse=True, on_queued=on_queued)
+    app = install(create_app(load_settings(**plain), may_rehearse=True, on_queued=on_queued))
     listening = socket.create_server(("127.0.0.1", 0))
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SMALL_BUFFER)  # inherited by every connection
     serving = asyncio.create_task(serve(app, listening=listening))
     try:
         async with asyncio.timeout(PATIENCE):
-            while not hasattr(app.state, "hub"):
+            while not hasattr(app.state, "house"):
                 assert not serving.done(), serving
                 await asyncio.sleep(0.005)
         yield Station(app=app, port=listening.getsockname()[1], closing=serving.cancel)
@@ -170,10 +172,9 @@ def _message(number: int, length: int) -> Draft:
 
 async def scribe(services: Services, pipeline_id: str) -> Scribe:
     """A new pipeline with its first entry, and who writes the others."""
-    body = {"objective": "watch", "project": None, "mode": "local", "rehearsal": True, "agent_timeout": 60}
-    first = await services.ledger.spawn(
-        TENANT, pipeline_id, [Draft(kind=Kind.PIPELINE_SPAWNED, body=body)], at=clock.now()
-    )
+    spec = checked_spec(objective="watch")
+    drafts = spawned(spec, mode="local", rehearsal=True, model="", timeout=60, agent_timeout=60)
+    first = await services.ledger.spawn(TENANT, pipeline_id, drafts, at=clock.now())
     services.live.poster.post(first)
     claim = await services.ledger.claim(TENANT, pipeline_id, owner="scribe", lease_seconds=600, flow_run_id=None)
     return Scribe(services=services, fence=claim.fence, head=1)

@@ -1,0 +1,1 @@
+"""What must be seen working in a real browser; `make test-browser`."""
