@@ -14,8 +14,10 @@ from trilogue.attempt import Attempt
 from trilogue.board import Agent
 from trilogue.deliberation.room import Answer
 from trilogue.deliberation.turns import take_turn
+from trilogue.desk import local
 from trilogue.governance.budgets import Settlement
 from trilogue.ledger import sqlite_url
+from trilogue.ledger.opening import TENANT
 from trilogue.ledger.schema import upgrade
 from trilogue.pipeline import Phase
 from trilogue.services import Services, open_services
@@ -56,8 +58,8 @@ async def _measured(url: str, redis_url: str, database: str, aim: float | None) 
 
 
 async def _carried(services: Services, costs: list[float]) -> None:
-    pipeline_id = await services.spawn(PipelineSpec(objective="measure", mode="local"), may_rehearse=True)
-    async with services.attempt(pipeline_id, flow_run_id=None) as attempt:
+    pipeline_id = await local(services).spawn(PipelineSpec(objective="measure", mode="local"), may_rehearse=True)
+    async with services.attempt(TENANT, pipeline_id, flow_run_id=None) as attempt:
         calls = _Calls()
         attempt.ask = calls.ask  # type: ignore[method-assign, assignment]  # only its time counts
         models = dict.fromkeys(Role, "rehearsal")

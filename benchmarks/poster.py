@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 
 from benchmarks.model_server import MODEL
 from trilogue.clock import SECOND, now
+from trilogue.desk import local
 from trilogue.entry import Kind
 from trilogue.launch import prefect_server, send_ticket, serving
 from trilogue.ledger.opening import TENANT
@@ -55,7 +56,7 @@ async def _measured(services: Services, singles: int, at_once: int) -> Posted:
 
 async def _post(services: Services, about: str) -> str:
     spec = checked_spec(objective=f"Design a caching strategy for {about}", mode="local", model=MODEL)
-    pipeline_id = await services.spawn(spec, may_rehearse=False, queued=True)
+    pipeline_id = await local(services).spawn(spec, may_rehearse=False, queued=True)
     await send_ticket()
     return pipeline_id
 

@@ -18,6 +18,7 @@ import psutil  # type: ignore[import-untyped]  # it has no types
 from benchmarks import bare
 from benchmarks.model_server import MODEL
 from benchmarks.processes import cpu_seconds
+from trilogue.desk import local
 from trilogue.entry import Entry
 from trilogue.launch import carry, prefect_server, serving
 from trilogue.ledger.opening import TENANT
@@ -89,7 +90,7 @@ async def _measured(services: Services, server: Sequence[int]) -> Carried:
 async def _carried(services: Services, about: str) -> list[Entry]:
     """One pipeline from SPAWN to COMPLETE, and its entries."""
     spec = checked_spec(objective=f"Design a caching strategy for {about}", mode="local", model=MODEL)
-    pipeline_id = await services.spawn(spec, may_rehearse=False)
+    pipeline_id = await local(services).spawn(spec, may_rehearse=False)
     await carry(pipeline_id, spec)
     row = await services.ledger.get_pipeline(TENANT, pipeline_id)
     assert row.status is Status.COMPLETED, f"a pipeline ended {row.status}"

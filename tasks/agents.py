@@ -12,6 +12,7 @@ from tasks.options import GRACE, OPTIONS
 from tasks.session import session, side_by_side
 from trilogue.agent import NEGOTIATORS, AgentStatus, Role
 from trilogue.deliberation import mediating, rounds
+from trilogue.errors import Fenced
 from trilogue.mediation import Due, Trigger
 from trilogue.pipeline import Status
 
@@ -48,11 +49,12 @@ async def _carry(agent: Task[..., Any], timeout: float, *parameters: Any) -> Non
     limited = agent.with_options(timeout_seconds=timeout + GRACE)
     state = await limited(*parameters, return_state=True)
     if state.is_cancelled():
-        raise asyncio.CancelledError  # whoever carries on after an agent must not do so now
+        raise session().stopped or asyncio.CancelledError  # whoever carries on after an agent must not do so now
     if state.is_failed() and state.name not in _OWN_ENDS:
         await state.aresult()
 
 
+_CUT_OFF = "cut off by a stop or an interruption"
 _OWN_ENDS = {"TimedOut", "Revoked", "NoOutcome"}
 
 
@@ -92,4 +94,9 @@ async def _unless_cut_off(work: Awaitable[T], ended_as: Callable[[T], State[Any]
     try:
         return ended_as(await work)
     except asyncio.CancelledError:
-        return Cancelled(message="cut off by a stop or an interruption")
+        return Cancelled(message=_CUT_OFF)
+    except Fenced as fenced:  # the ledger may tell of a stop before whoever watches for it does
+        if fenced.code != "stopped":
+            raise
+        session().stopped = fenced
+        return Cancelled(message=_CUT_OFF)

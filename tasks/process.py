@@ -26,6 +26,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import StateType
 
 from trilogue.anchoring import anchor_at_end
+from trilogue.desk import local
 from trilogue.errors import TrilogueError
 from trilogue.services import Services, open_services
 from trilogue.settings import Settings
@@ -78,7 +79,7 @@ class Cancellations:
         for run in runs:
             if pipeline_id := self._watched.get(run.id):
                 try:
-                    await self._services.stop(pipeline_id, "cancelled in Prefect")
+                    await local(self._services).stop(pipeline_id, "cancelled in Prefect")
                 except TrilogueError as error:
                     logger.warning("%s was cancelled in Prefect: %s", pipeline_id, error.message)
 

@@ -23,7 +23,9 @@ from tasks.process import Process, ending_in_order_on_sigterm, present, serving
 from tasks.taking_up import give_up_quietly
 from trilogue.attempt import Attempt
 from trilogue.deliberation.turns import lost_turns
+from trilogue.desk import local
 from trilogue.errors import Conflict, Fenced, TrilogueError
+from trilogue.ledger.opening import TENANT
 from trilogue.phases import failed
 from trilogue.pipeline import Status
 from trilogue.services import Services
@@ -36,11 +38,16 @@ _session: ContextVar["Session"] = ContextVar("session")
 
 
 class Session:
-    """One flow run's work on one pipeline."""
+    """One flow run's work on one pipeline.
+
+    Attributes:
+        stopped: how the ledger told of a stop, where it was first to.
+    """
 
     def __init__(self, services: Services, attempt: Attempt) -> None:
         self.services = services
         self.attempt = attempt
+        self.stopped: Fenced | None = None
         self.exhibits = Exhibits(attempt.fence.pipeline_id, dashboard_url=services.settings.dashboard_url)
 
     @property
@@ -94,7 +101,7 @@ async def started(pipeline_id: str | None, spec: PipelineSpec) -> AsyncIterator[
 async def continued(pipeline_id: str, asked: RoundSpec) -> AsyncIterator[Session]:
     """Begin another round of a recorded pipeline and carry it on, as `started` does."""
     async with shared() as process:
-        await process.services.begin_round(pipeline_id, asked)
+        await local(process.services).begin_round(pipeline_id, asked)
         async with _carried(process, pipeline_id) as carried:
             yield carried
 
@@ -103,7 +110,7 @@ async def _spawned_once(services: Services, spec: PipelineSpec) -> str:
     """A flow run that Prefect starts again finds the pipeline that it recorded."""
     pipeline_id = pipeline_of_this_run(None)
     try:
-        await services.spawn(spec, may_rehearse=False, pipeline_id=pipeline_id)
+        await local(services).spawn(spec, may_rehearse=False, pipeline_id=pipeline_id)
     except Conflict as conflict:
         if conflict.code != "exists":
             raise
@@ -127,7 +134,7 @@ async def _carried(process: Process, pipeline_id: str) -> AsyncIterator[Session]
     services, flow_run_id = process.services, str(runtime.flow_run.id)
     carried: Session | None = None
     try:
-        async with services.attempt(pipeline_id, flow_run_id=flow_run_id) as attempt:
+        async with services.attempt(TENANT, pipeline_id, flow_run_id=flow_run_id) as attempt:
             carried = Session(services, attempt)
             carried.exhibits.show_link()
             token = _session.set(carried)

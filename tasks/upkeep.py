@@ -50,7 +50,7 @@ async def _end(services: Services, row: PipelineRow) -> bool:
     flow_run_id = str(runtime.flow_run.id)
     try:
         async with (
-            services.attempt(row.pipeline_id, flow_run_id=flow_run_id) as attempt,
+            services.attempt(row.tenant, row.pipeline_id, flow_run_id=flow_run_id) as attempt,
             burying_predecessor(attempt.claim, flow_run_id),
         ):
             await attempt.append(

@@ -20,6 +20,7 @@ from trilogue.attempt import Attempt
 from trilogue.board import Board
 from trilogue.deliberation import mediating, rounds
 from trilogue.deliberation.turns import lost_turns
+from trilogue.desk import local
 from trilogue.entry import Entry, Kind
 from trilogue.errors import Fenced, TrilogueError
 from trilogue.ledger.opening import TENANT
@@ -50,7 +51,7 @@ class Driver:
 
     async def spawn(self, objective: str = OBJECTIVE, **options: Any) -> str:
         spec = checked_spec(objective=objective, **options)
-        return await self.services.spawn(spec, may_rehearse=False)
+        return await local(self.services).spawn(spec, may_rehearse=False)
 
     async def carry(self, pipeline_id: str) -> "Course":
         """The flow `pipeline` for a recorded pipeline, from wherever it is."""
@@ -69,18 +70,18 @@ class Driver:
     async def carry_on(self, pipeline_id: str, **asked: Any) -> "Course":
         """The flow `continuation`."""
         round_: RoundSpec = checked_round(**asked)
-        await self.services.begin_round(pipeline_id, round_)
+        await local(self.services).begin_round(pipeline_id, round_)
         async with self._taken_up(pipeline_id) as attempt:
             await _negotiation(attempt)
         return await self.course(pipeline_id)
 
     async def course(self, pipeline_id: str) -> "Course":
         entries = await self.services.ledger.entries(TENANT, pipeline_id)
-        return Course(pipeline_id=pipeline_id, entries=entries, board=await self.services.board(pipeline_id))
+        return Course(pipeline_id=pipeline_id, entries=entries, board=await local(self.services).board(pipeline_id))
 
     @asynccontextmanager
     async def _taken_up(self, pipeline_id: str) -> AsyncIterator[Attempt]:
-        async with self.services.attempt(pipeline_id, flow_run_id=None) as attempt:
+        async with self.services.attempt(TENANT, pipeline_id, flow_run_id=None) as attempt:
             attempt.rules = replace(attempt.rules, fault_wait=FAULT_WAIT, longest_fault_wait=FAULT_WAIT)
             try:
                 yield attempt

@@ -8,6 +8,8 @@ import pytest
 from sqlalchemy import create_engine, update
 
 from tests.fixtures.api import OBJECTIVE, Api, MakeApi, assert_problem
+from trilogue.desk import local
+from trilogue.entry import Entry
 from trilogue.errors import Conflict, Unavailable
 from trilogue.ledger import Ledger
 from trilogue.ledger.engine import parse_url
@@ -61,7 +63,7 @@ async def test_continue_stop_and_resume_answer_again_what_they_answered(api: Api
     assert (await twice("/api/pipeline/continue", pipeline_id=pipeline_id)).status_code == 202
     assert (await twice(f"/api/pipeline/{pipeline_id}/stop", reason="no")).status_code == 200
     assert (await twice(f"/api/pipeline/{pipeline_id}/resume", reason="yes")).status_code == 202
-    assert (await api.services.board(pipeline_id)).round.number == 1  # type: ignore[union-attr]
+    assert (await local(api.services).board(pipeline_id)).round.number == 1  # type: ignore[union-attr]
 
 
 async def test_what_was_refused_changed_nothing_and_leaves_the_key_free(api: Api) -> None:
@@ -130,13 +132,13 @@ async def test_an_answer_is_kept_for_a_day_and_then_pruned(ledger: Ledger, ledge
 async def test_a_spawn_whose_answer_was_lost_with_its_process_is_not_done_twice(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spawn_ = api.services.spawn
+    spawn_ = api.services.ledger.spawn
 
-    async def committed_but_lost(*given: Any, **named: Any) -> str:
+    async def committed_but_lost(*given: Any, **named: Any) -> list[Entry]:
         await spawn_(*given, **named)
         raise Unavailable("the connection broke during a commit", code="outcome_unknown")
 
-    monkeypatch.setattr(api.services, "spawn", committed_but_lost)
+    monkeypatch.setattr(api.services.ledger, "spawn", committed_but_lost)
     lost = await spawn(api, "k-1", external_id="mine")
     assert_problem(lost, 503, "outcome_unknown")
     assert lost.headers["retry-after"]

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt
 
 from tests.command import Command, refusal
 from tests.driving import driving_at
+from trilogue.desk import local
 from trilogue.ledger import schema, sqlite_url
 from trilogue.pipeline import Phase, Status
 from trilogue.spec import checked_spec
@@ -176,7 +177,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, valkey_socket: Path) -> t
             }
             waiting = checked_spec(objective="Wait " * 100, mode="openrouter")
             return {kind: course.pipeline_id for kind, course in ids.items()} | {
-                "waiting": await driver.services.spawn(waiting, may_rehearse=False)
+                "waiting": await local(driver.services).spawn(waiting, may_rehearse=False)
             }
 
     return home, asyncio.run(record())

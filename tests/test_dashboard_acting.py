@@ -26,6 +26,7 @@ from trilogue.dashboard.possible import no_rewind, possible
 from trilogue.dashboard.scene import Scene
 from trilogue.dashboard.statuses import plain, standing
 from trilogue.dashboard.story import Story
+from trilogue.desk import local
 from trilogue.entry import Draft, Kind
 from trilogue.errors import Conflict
 from trilogue.ledger import Fence, PipelineRow
@@ -64,7 +65,7 @@ class Course:
         if status not in _BEFORE_THE_ROUND:
             await self._append(lambda board: interventions.first_round(board, clock.now()))
         if status is Status.STOPPED:
-            await self.services.stop(self.pipeline_id, "enough")
+            await local(self.services).stop(self.pipeline_id, "enough")
         elif status.ended:
             body = {"status": status.value, "error": None}
             await self._append(lambda _: [Draft(kind=Kind.STATUS, body=body)])
@@ -83,7 +84,7 @@ class Course:
         self.fence = claim.fence
 
     async def _append(self, build: Callable[[Board], Sequence[Draft]]) -> None:
-        board = await self.services.board(self.pipeline_id)
+        board = await local(self.services).board(self.pipeline_id)
         await self.services.ledger.append(self.fence, build(board), at=clock.now())
 
 
@@ -119,9 +120,11 @@ async def test_the_page_offers_exactly_what_the_services_would_do(driver: Driver
             assert (scene.story.board.status, scene.row.leased) == (status, holding == "leased")
             why_not = getattr(possible(scene), name)
             acts: dict[str, Callable[[], Awaitable[None]]] = {
-                "continue_": lambda course=course: services.begin_round(course.pipeline_id, _NOTHING, queued=True),
-                "stop": lambda course=course: services.stop(course.pipeline_id, ""),
-                "resume": lambda course=course: services.take_up_again(course.pipeline_id, _NOTHING),
+                "continue_": lambda course=course: local(services).begin_round(
+                    course.pipeline_id, _NOTHING, queued=True
+                ),
+                "stop": lambda course=course: local(services).stop(course.pipeline_id, ""),
+                "resume": lambda course=course: local(services).take_up_again(course.pipeline_id, _NOTHING),
             }
             done = await taken(acts[name])
             without_effect = name == "resume" and (holding == "queued" or (status is Status.REPORT and not auto))
@@ -257,7 +260,7 @@ async def test_an_open_page_is_told_when_everything_stood_still(events_at: Stati
     worker = await scribe(elsewhere, "p-one")
     async with events_at.watching("pipeline_id=p-one", path="/live") as page:
         await page.until(lambda message: "masthead" in message.get("parts", {}))
-        await elsewhere.stop("p-one", "enough")
+        await local(elsewhere).stop("p-one", "enough")
         ending = await page.until(lambda message: "Stopped" in message.get("parts", {}).get("masthead", ""))
         assert "the last calls are being ended" in ending["parts"]["masthead"]
         await elsewhere.ledger.release(worker.fence, owner="scribe")

@@ -1,5 +1,7 @@
 """Between the lanes stands what is agreed, who voted how, why GAMMA came and who dissents; lanes show turn by turn."""
 
+from dataclasses import replace
+
 from tests.driving import Course, Driver, MakeDriver
 from tests.fixtures.model_server import KEY
 from tests.telling import Teller
@@ -97,6 +99,20 @@ async def test_a_turn_that_failed_says_why(driver_of: MakeDriver, rehearsed: Ope
     ]
     assert course.outcomes().count("acted") == found.count("")
     assert len(found) == len(course.outcomes())
+
+
+async def test_a_turn_whose_worker_is_gone_is_not_shown_as_going_on(
+    driver_of: MakeDriver, rehearsed: OpenRouterServer
+) -> None:
+    driver = await driver_of(rehearsed)
+    course = await driver.run()
+    begun = next(entry.seq for entry in course.entries if entry.kind is Kind.TURN_BEGUN)
+    row = await driver.services.ledger.get_pipeline(TENANT, course.pipeline_id)
+    orphaned = Scene(story=Story.told(course.entries[:begun]), row=row, now=clock.now())
+    held = replace(row, lease_until=row.read_at + 1)
+    for scene, state, working in ((orphaned, "interrupted", False), (replace(orphaned, row=held), "in a turn", True)):
+        lane = lanes.alpha(scene)
+        assert (lane["state"], lane["working"]) == (state, working)
 
 
 async def test_the_phases_tell_what_is_done_what_is_held_and_what_lies_ahead(

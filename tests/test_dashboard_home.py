@@ -18,6 +18,7 @@ from trilogue.dashboard import lookout
 from trilogue.dashboard.listing import EXAMPLES, PER_PAGE, STATES, Wanted
 from trilogue.dashboard.rendering import assets_version
 from trilogue.dashboard.spawning import offered
+from trilogue.desk import local
 from trilogue.entry import Draft, Kind
 from trilogue.ledger.opening import TENANT
 from trilogue.pipeline import Status
@@ -160,7 +161,7 @@ async def test_older_pipelines_are_a_page_further_and_newer_ones_do_not_move_the
 
 async def spawned(services: Services, number: int) -> str:
     spec = PipelineSpec(objective=f"Number {number}", mode="local")
-    return await services.spawn(spec, may_rehearse=True, pipeline_id=f"p-{number:03}")
+    return await local(services).spawn(spec, may_rehearse=True, pipeline_id=f"p-{number:03}")
 
 
 async def test_what_is_under_way_or_held_is_counted(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

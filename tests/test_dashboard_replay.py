@@ -21,6 +21,7 @@ from trilogue.dashboard.parts.moments import shown
 from trilogue.dashboard.past import Past
 from trilogue.dashboard.stage import ROWS_AT_ONCE
 from trilogue.dashboard.story import Story
+from trilogue.desk import local
 from trilogue.entry import Entry, Kind
 from trilogue.errors import NotFound
 from trilogue.ledger.opening import TENANT
@@ -52,7 +53,7 @@ async def test_every_moment_is_what_its_entries_alone_come_to(
 ) -> None:
     monkeypatch.setattr(past_module, "APART", 7)
     held = (await driver.run(auto_continue=False)).pipeline_id
-    await driver.services.rewind(held, 5, "spawned", "once more")
+    await local(driver.services).rewind(held, 5, "spawned", "once more")
     entries = (await driver.carry(held)).entries
     assert Kind.REWOUND in {entry.kind for entry in entries}
     seqs = [*range(1, len(entries) + 1)] * 2
@@ -171,7 +172,7 @@ async def test_of_many_proposals_the_latest_are_marked_and_everything_rarer_alwa
 
 async def test_a_rewound_pipeline_marks_where_it_went_back(driver: Driver, past: Past) -> None:
     held = (await driver.run(auto_continue=False)).pipeline_id
-    await driver.services.rewind(held, 5, "spawned", "once more")
+    await local(driver.services).rewind(held, 5, "spawned", "once more")
     words = [mark.words for mark in shown(await past.scene(held, 6))["marks"]]
     assert words[-1] == "rewound once more"
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from tests.driving import MakeDriver
 from trilogue.dashboard.story import Story
+from trilogue.desk import local
 from trilogue.entry import Kind
 from trilogue.testing.openrouter import OpenRouterServer
 
@@ -40,7 +41,7 @@ async def test_nothing_goes_on_beyond_the_end_of_a_stopped_pipeline(
     driver = await driver_of(rehearsed)
     course = await driver.run(auto_continue=False)
     begun = next(entry for entry in course.entries if entry.kind is Kind.TURN_BEGUN)
-    await driver.services.stop(course.pipeline_id, "enough")
+    await local(driver.services).stop(course.pipeline_id, "enough")
     stopped = await driver.course(course.pipeline_id)
     cut = [*course.entries[: begun.seq], *stopped.entries[len(course.entries) :]]
     story = Story.told(replace(entry, seq=seq) for seq, entry in enumerate(cut, start=1))

@@ -10,6 +10,7 @@ from tests.driving import Course, MakeDriver
 from tests.test_pipeline_faults import NO_JSON, negotiating, when
 from trilogue.agent import Role
 from trilogue.board import Board, apply
+from trilogue.desk import local
 from trilogue.entry import Kind
 from trilogue.events import DATA, Event, delta_event, event_of
 from trilogue.live import Delta
@@ -130,10 +131,10 @@ async def test_what_goes_wrong_is_told_and_every_round_has_its_end(
 async def test_a_stop_a_resumption_and_a_way_back_are_told(rehearsed: OpenRouterServer, driver_of: MakeDriver) -> None:
     driver = await driver_of(rehearsed)
     course = await driver.run(auto_continue=False)
-    await driver.services.stop(course.pipeline_id, "wrong objective")
-    await driver.services.resume(course.pipeline_id, checked_round(reason="it was right"))
+    await local(driver.services).stop(course.pipeline_id, "wrong objective")
+    await local(driver.services).resume(course.pipeline_id, checked_round(reason="it was right"))
     report = next(body for body in course.bodies(Kind.CHECKPOINT) if body["name"] == "report")
-    await driver.services.rewind(course.pipeline_id, report["to_seq"], "report", "once more")
+    await local(driver.services).rewind(course.pipeline_id, report["to_seq"], "report", "once more")
     events = told(await driver.course(course.pipeline_id))
     assert {"stopped", "resumed"} <= checked(events)
     assert in_order(events, "report", "checkpoint", "stopped", "orchestration_complete", "resumed", "pipeline_status")

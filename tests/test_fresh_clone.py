@@ -88,7 +88,7 @@ def test_the_readmes_curl_walk_through_works_against_up(clone: Path, newcomer: d
         assert up.stdout is not None
         said = json.loads(up.stdout.readline())
         api = said["api_url"]
-        spawn, report, go_on, events, result = (line.replace("http://127.0.0.1:3000", api) for line in _curls())
+        spawn, report, go_on, search, events, result = (line.replace("http://127.0.0.1:3000", api) for line in _curls())
 
         def asked(command: str, pipeline_id: str = "") -> str:
             shell = ["sh", "-c", command.replace("p-7k3m9q2xw4bd", pipeline_id)]
@@ -108,6 +108,7 @@ def test_the_readmes_curl_walk_through_works_against_up(clone: Path, newcomer: d
         order = ["agent_spawned", "finding", "report", "orchestration_started", "proposal", "vote", "consensus_reached"]
         assert sorted(order, key=told.index) == order
         assert "**Votes**" in asked(result, pipeline_id)
+        assert json.loads(asked(search)) == {"items": [], "next": None}, "nothing has timed out or failed"
     finally:
         up.send_signal(signal.SIGINT)
         code = up.wait(30)

@@ -9,6 +9,7 @@ from trilogue import clock
 from trilogue.entry import Draft, Kind
 from trilogue.ledger import Claim, Ledger, PipelineRow, schema
 from trilogue.ledger.engine import parse_url
+from trilogue.ledger.identities import AT_THE_TERMINAL
 from trilogue.ledger.stopping import stop
 from trilogue.pipeline import Status
 
@@ -55,12 +56,12 @@ async def test_a_lease_that_ran_out_tells_since_when(ledger: Ledger) -> None:
     await ledger.spawn("default", "p-1", [SPAWNED], at=clock.now())
     claim = await _claimed(ledger, lease_seconds=0.0)
     assert (await _row(ledger)).still_since == claim.pipeline.lease_until
-    await stop(ledger, "default", "p-1", "")
+    await stop(ledger, "default", "p-1", "", by=AT_THE_TERMINAL)
     assert (await _row(ledger)).still_since == claim.pipeline.lease_until
 
 
 async def test_a_stopped_pipeline_stands_still_only_once_its_worker_let_go(ledger: Ledger, claim: Claim) -> None:
-    await stop(ledger, "default", "p-1", "enough")
+    await stop(ledger, "default", "p-1", "enough", by=AT_THE_TERMINAL)
     stopped = await _row(ledger)
     assert (stopped.status, stopped.leased, stopped.still_since) == (Status.STOPPED, False, None)
     assert await ledger.renew("w-1", {("default", "p-1")}, lease_seconds=60) == set()
@@ -76,7 +77,7 @@ async def test_a_stopped_pipeline_stands_still_only_once_its_worker_let_go(ledge
 async def test_a_worker_that_never_lets_go_counts_until_its_lease_would_have_run_out(ledger: Ledger) -> None:
     await ledger.spawn("default", "p-1", [SPAWNED], at=clock.now())
     dead = await _claimed(ledger, "dead", lease_seconds=0.3)
-    await stop(ledger, "default", "p-1", "enough")
+    await stop(ledger, "default", "p-1", "enough", by=AT_THE_TERMINAL)
     assert (await _row(ledger)).still_since is None
 
     async def still() -> bool:
@@ -87,7 +88,7 @@ async def test_a_worker_that_never_lets_go_counts_until_its_lease_would_have_run
 
 
 async def test_one_that_lets_go_after_a_resume_takes_nothing_from_whoever_is_next(ledger: Ledger, claim: Claim) -> None:
-    await stop(ledger, "default", "p-1", "enough")
+    await stop(ledger, "default", "p-1", "enough", by=AT_THE_TERMINAL)
     await ledger.append_outside("default", "p-1", lambda _: [RESUMED], at=clock.now(), queued=True)
     assert (await _row(ledger)).still_since is None
     await ledger.release(claim.fence, owner="w-1")

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from tests.driving import MakeDriver
 from tests.fixtures.book import until
 from tests.fixtures.valkey import OwnServer
+from trilogue.desk import local
 from trilogue.live import BreakerState, Live, connect, keys
 from trilogue.live.breaker import Admission, Breaker
 from trilogue.models.rehearsal.script import rehearse
@@ -129,7 +130,7 @@ async def test_what_is_seen_is_the_breaker_that_a_pipelines_calls_go_by(driver_o
             return state is not None and state.state == "open" and state.failures >= 5  # one may be in flight beyond
 
         await until(opened)
-        await services.stop(pipeline_id, "seen")
+        await local(services).stop(pipeline_id, "seen")
         await asyncio.gather(carrying, return_exceptions=True)
         assert services.endpoint_of("local", False) == endpoint, "the same address is the same endpoint"
         assert services.endpoint_of("local", True) is None, "a rehearsal has no breaker"

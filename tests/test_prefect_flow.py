@@ -19,6 +19,7 @@ from flows.continuation import continue_pipeline
 from flows.pipeline import pipeline
 from tests.fixtures.book import until
 from tests.fixtures.prefect import SetUp
+from trilogue.desk import local
 from trilogue.errors import Conflict
 from trilogue.launch import carry, serving
 from trilogue.ledger import Ledger
@@ -93,7 +94,7 @@ async def running(services: Services, pipeline_id: str) -> None:
     """Wait until the pipeline's agents have begun their turns."""
 
     async def begun() -> bool:
-        return len((await services.board(pipeline_id)).open_turns) == 2
+        return len((await local(services).board(pipeline_id)).open_turns) == 2
 
     await until(begun)
 
@@ -181,10 +182,10 @@ async def test_a_round_out_of_time_fails_the_run_as_timeout_and_leaves_nothing_r
 async def test_pipelines_in_one_process_keep_to_themselves() -> None:
     async with serving(load_settings()) as services:
         specs = [PipelineSpec(objective=f"Choose queue {n}", mode="local") for n in range(3)]
-        ids = [await services.spawn(spec, may_rehearse=False) for spec in specs]
+        ids = [await local(services).spawn(spec, may_rehearse=False) for spec in specs]
         await asyncio.gather(*(carry(pipeline_id, spec) for pipeline_id, spec in zip(ids, specs, strict=True)))
         for pipeline_id, spec in zip(ids, specs, strict=True):
-            board = await services.board(pipeline_id)
+            board = await local(services).board(pipeline_id)
             assert (board.status, board.spec["objective"]) == (Status.COMPLETED, spec.objective)
             tasks = await settled((await flow_run_named(pipeline_id)).id, len(ONE_ROUND))
             assert sorted(task.name for task in tasks) == sorted(ONE_ROUND)
@@ -223,7 +224,7 @@ async def _recorded(services: Services, pipeline_id: str) -> bool:
 async def test_a_pipeline_that_is_leased_elsewhere_fails_the_run_with_the_conflict() -> None:
     async with serving(load_settings()) as services:
         spec = PipelineSpec(objective="Choose a queue", mode="local")
-        pipeline_id = await services.spawn(spec, may_rehearse=False)
+        pipeline_id = await local(services).spawn(spec, may_rehearse=False)
         before = await services.ledger.claim(
             TENANT, pipeline_id, owner="another worker", lease_seconds=60, flow_run_id=None
         )
@@ -243,7 +244,7 @@ async def test_an_interrupted_run_gives_its_lease_back_and_leaves_nothing_runnin
     monkeypatch.setenv("TRILOGUE_REHEARSAL_LATENCY", "30")
     async with serving(load_settings()) as services:
         spec = PipelineSpec(objective="Choose a queue", mode="local")
-        pipeline_id = await services.spawn(spec, may_rehearse=False)
+        pipeline_id = await local(services).spawn(spec, may_rehearse=False)
         carried = asyncio.create_task(carry(pipeline_id, spec))
         await running(services, pipeline_id)
         carried.cancel()
@@ -289,7 +290,7 @@ async def test_cancelling_the_run_in_prefect_stops_its_pipeline(
     monkeypatch.setenv("TRILOGUE_REHEARSAL_LATENCY", "30")
     async with serving(load_settings()) as services:
         spec = PipelineSpec(objective="Choose a queue", mode="local")
-        pipeline_id = await services.spawn(spec, may_rehearse=False)
+        pipeline_id = await local(services).spawn(spec, may_rehearse=False)
         carrying = asyncio.ensure_future(
             _pipeline(objective=spec.objective, pipeline_id=pipeline_id, return_state=True)
         )
@@ -299,7 +300,7 @@ async def test_cancelling_the_run_in_prefect_stops_its_pipeline(
             await client.set_flow_run_state(flow_run.id, asked(), force=True)
         state = await asyncio.wait_for(carrying, STOPPED_WITHIN)
         assert state.is_cancelled()
-        board = await services.board(pipeline_id)
+        board = await local(services).board(pipeline_id)
     assert board.status is Status.STOPPED
     assert "cancelled in Prefect" in board.error["message"]  # type: ignore[index]  # there is one
     tasks = await settled(flow_run.id, 3)

@@ -21,6 +21,7 @@ from tests.fixtures.book import until
 from tests.fixtures.prefect import PrefectServer, SetUp
 from trilogue import clock
 from trilogue.clock import SECOND
+from trilogue.desk import local
 from trilogue.entry import Draft, Kind
 from trilogue.launch import serving
 from trilogue.ledger import PipelineRow
@@ -74,7 +75,7 @@ async def orphan(services: Services, client: PrefectClient, *, lease: float = 0)
     beginning: Task[..., Any] = Task(fn=lambda: None, name="spawn")
     await client.create_task_run(beginning, flow_run_id=run.id, dynamic_key="0", state=Running())
     spec = PipelineSpec(objective="Choose a queue", mode="local")
-    pipeline_id = await services.spawn(spec, may_rehearse=False)
+    pipeline_id = await local(services).spawn(spec, may_rehearse=False)
     await services.ledger.claim(TENANT, pipeline_id, owner="dead", lease_seconds=lease, flow_run_id=str(run.id))
     return await services.ledger.get_pipeline(TENANT, pipeline_id)
 
@@ -211,7 +212,7 @@ async def _maintained() -> str:
 async def _overdue(services: Services, client: PrefectClient) -> PipelineRow:
     """A pipeline whose worker died in a round that has been over for long."""
     spec = PipelineSpec(objective="Choose a queue", mode="local", auto_continue=False)
-    pipeline_id = await services.spawn(spec, may_rehearse=False)
+    pipeline_id = await local(services).spawn(spec, may_rehearse=False)
     await _flow(objective=spec.objective, pipeline_id=pipeline_id, return_state=True)
     run = await client.create_flow_run(_flow, parameters={"objective": "x"}, state=Running())
     claim = await services.ledger.claim(TENANT, pipeline_id, owner="dead", lease_seconds=0, flow_run_id=str(run.id))

@@ -17,6 +17,7 @@ from tests.fixtures.vault_tap import Tap
 from trilogue import interventions, phases
 from trilogue.attempt import Attempt
 from trilogue.deliberation.turns import lost_turns
+from trilogue.desk import local
 from trilogue.errors import Denied, Fenced, Unavailable
 from trilogue.ledger.opening import TENANT
 from trilogue.pipeline import Status
@@ -106,7 +107,7 @@ async def _as_a_recorded_failure(driver: Driver, attempt: Attempt) -> None:
 
 
 async def _stopped(driver: Driver, attempt: Attempt) -> None:
-    await driver.services.stop(attempt.fence.pipeline_id, "enough")
+    await local(driver.services).stop(attempt.fence.pipeline_id, "enough")
     await asyncio.sleep(10)
 
 
@@ -175,7 +176,7 @@ async def test_an_attempt_costs_vault_three_questions_however_many_agents_it_has
     driver_with_role: MakeDriver, vault_tap: Tap
 ) -> None:
     driver = await driver_with_role()
-    async with driver.services.attempt(await driver.spawn(), flow_run_id=None) as attempt:
+    async with driver.services.attempt(TENANT, await driver.spawn(), flow_run_id=None) as attempt:
         models = await asyncio.gather(*(driver.services.models_for(attempt) for _ in range(5)))
         assert len({tuple(named.items()) for named in models}) == 1
     assert vault_tap.paths == FOR_EACH_ATTEMPT
@@ -221,7 +222,7 @@ async def test_an_attempt_that_begins_in_a_round_needs_no_time_for_run(
 ) -> None:
     driver = await driver_with_role()
     held = await driver.run(auto_continue=False)
-    async with driver.services.attempt(held.pipeline_id, flow_run_id=None) as attempt:
+    async with driver.services.attempt(TENANT, held.pipeline_id, flow_run_id=None) as attempt:
         await attempt.append(lambda board: interventions.first_round(board, attempt.now()))
     async with reading_attempt(driver, held.pipeline_id):
         (token,) = alive_tokens()

@@ -122,7 +122,7 @@ async def test_what_is_wrong_with_the_role_is_on_record_as_the_pipelines_end(dri
     with pytest.raises(Denied, match="'nowhere'"):
         await broken.carry_on(held.pipeline_id)
     assert await driver.course(held.pipeline_id) == held
-    async with driver.services.attempt(held.pipeline_id, flow_run_id=None) as attempt:
+    async with driver.services.attempt(TENANT, held.pipeline_id, flow_run_id=None) as attempt:
         await attempt.append(lambda board: interventions.first_round(board, attempt.now()))
     course = await broken.carry(await broken.spawn())
     assert course.board.status is Status.FAILED

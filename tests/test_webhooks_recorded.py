@@ -15,6 +15,7 @@ from trilogue.clock import iso
 from trilogue.entry import Draft, Kind
 from trilogue.errors import Fenced, Invalid
 from trilogue.ledger import DeliveryRow, DeliveryStatus, Fence, Ledger
+from trilogue.ledger.identities import AT_THE_TERMINAL
 from trilogue.ledger.stopping import stop
 from trilogue.pipeline import Status
 from trilogue.testing.openrouter import OpenRouterServer
@@ -116,7 +117,7 @@ async def test_a_webhook_says_what_was_agreed_and_what_it_cost(ledger: Ledger) -
 
 async def test_a_stop_from_outside_and_every_later_end_are_put_down_too(ledger: Ledger) -> None:
     fence = await _at_work(ledger, "p-1")
-    await stop(ledger, "default", "p-1", "enough")
+    await stop(ledger, "default", "p-1", "enough", by=AT_THE_TERMINAL)
     await ledger.append_outside("default", "p-1", lambda _: [_status(Status.RUNNING, resumed=True)], at=AT)
     claim = await ledger.claim("default", "p-1", owner="w", lease_seconds=60, flow_run_id=None)
     with pytest.raises(Fenced):
@@ -135,7 +136,7 @@ async def test_an_end_that_is_not_committed_leaves_no_webhook_and_one_without_a_
     without = await _at_work(ledger, "p-2", None)
     await ledger.append(without, [_status(Status.FAILED)], at=AT)
     await ledger.spawn("default", "p-3", [Draft(kind=Kind.PIPELINE_SPAWNED, body={"objective": "old"})], at=AT)
-    await stop(ledger, "default", "p-3", "")
+    await stop(ledger, "default", "p-3", "", by=AT_THE_TERMINAL)
     assert await _recorded(ledger) == []
     assert await _claimed(ledger) == []
 

@@ -20,6 +20,7 @@ from tests.fixtures.book import until
 from tests.fixtures.model_server import KEY
 from tests.fixtures.prefect import PrefectServer
 from tests.workers import start, warm
+from trilogue.desk import local
 from trilogue.entry import Kind
 from trilogue.ledger import PipelineRow, verify
 from trilogue.ledger.opening import TENANT
@@ -75,7 +76,9 @@ def workers(
 
 async def spawned(driver: Driver, number: int) -> list[str]:
     specs = [checked_spec(objective=f"Design a caching strategy, number {each}") for each in range(number)]
-    return await asyncio.gather(*(driver.services.spawn(spec, may_rehearse=False, queued=True) for spec in specs))
+    return await asyncio.gather(
+        *(local(driver.services).spawn(spec, may_rehearse=False, queued=True) for spec in specs)
+    )
 
 
 async def rows_of(driver: Driver, pipeline_ids: list[str]) -> list[PipelineRow]:

@@ -20,6 +20,7 @@ from tasks.tickets import draw
 from tests.fixtures.book import until
 from tests.fixtures.prefect import SetUp
 from trilogue import clock, launch
+from trilogue.desk import local
 from trilogue.entry import Entry, Kind
 from trilogue.launch import send_ticket, serving
 from trilogue.ledger import PipelineRow
@@ -78,7 +79,7 @@ async def tickets(client: PrefectClient, since: int = 0) -> list[TaskRun]:
 
 
 async def spawn(services: Services) -> str:
-    return await services.spawn(SPEC, may_rehearse=True, queued=True)
+    return await local(services).spawn(SPEC, may_rehearse=True, queued=True)
 
 
 async def row_of(services: Services, pipeline_id: str) -> PipelineRow:
@@ -143,7 +144,7 @@ async def test_what_waited_or_was_orphaned_before_is_carried_without_tickets_and
     services: Services,
 ) -> None:
     waiting = [await spawn(services) for _ in range(5)]
-    orphan = await services.spawn(SPEC, may_rehearse=True)
+    orphan = await local(services).spawn(SPEC, may_rehearse=True)
     await services.ledger.claim(TENANT, orphan, owner="dead", lease_seconds=0, flow_run_id=None)
     async with working(concurrency=2):
         await completed(services, *waiting, orphan)

@@ -17,6 +17,7 @@ from prefect.context import refresh_global_settings_context
 
 from flows.pipeline import pipeline
 from tasks.taking_up import take_up
+from trilogue.desk import local
 from trilogue.errors import TrilogueError
 from trilogue.launch import carry, serving, work
 from trilogue.settings import load_settings
@@ -54,7 +55,7 @@ def carrier(environment: dict[str, str], pipeline_id: str) -> None:
 
     async def work() -> None:
         async with serving(load_settings()) as services:
-            row = await services.board(pipeline_id)
+            row = await local(services).board(pipeline_id)
             await carry(pipeline_id, PipelineSpec(objective=row.spec["objective"]))
 
     _run(work, environment)

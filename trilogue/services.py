@@ -7,46 +7,31 @@ embedded ones.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
 
 from pydantic import SecretStr
 
-from trilogue import clock, embedded
+from trilogue import embedded
 from trilogue.agent import Role
 from trilogue.attempt import Attempt
-from trilogue.board import Board, fold
+from trilogue.board import fold
 from trilogue.deliberation.room import Rules
 from trilogue.deliberation.turns import lost_turns
-from trilogue.entry import Draft, Entry
-from trilogue.errors import Conflict, Invalid, NotFound
-from trilogue.gateways import AROUND, Gateways, OpenGateway, attempt_seconds
+from trilogue.entry import Entry
+from trilogue.errors import Invalid, NotFound
+from trilogue.gateways import Gateways, OpenGateway, attempt_seconds
 from trilogue.governance.mandates import missing
 from trilogue.holding import Holds
-from trilogue.interventions import (
-    check_continuable,
-    check_resumable,
-    check_rewindable,
-    resumed,
-    rewound,
-    round_begun,
-)
 from trilogue.ledger import Claim, Ledger, PipelineRow
 from trilogue.ledger.opening import TENANT, open_ledger
-from trilogue.ledger.rows import named_checkpoint
-from trilogue.ledger.stopping import stop
-from trilogue.limits import Limits, nanousd_of
+from trilogue.limits import nanousd_of
 from trilogue.live import BreakerState, Live
 from trilogue.mediation import Thresholds
-from trilogue.models.modes import Choice, choose
-from trilogue.phases import model_of, spawned
-from trilogue.pipeline import Status, new_pipeline_id
+from trilogue.models.modes import Choice
 from trilogue.secrets.access import VaultAccess
 from trilogue.secrets.vault import DRAGONFLY_PASSWORD, Vault
 from trilogue.settings import Settings
-from trilogue.spec import PipelineSpec, RoundSpec
-from trilogue.webhooks import settled_receiver
 
 
 class Services:
@@ -73,9 +58,13 @@ class Services:
         spec = attempt.board.spec
         choice = Choice(mode=spec["mode"], rehearsal=spec["rehearsal"], model=spec["model"] or None)
         named = {Role(role): model for role, model in spec["models"].items()}
-        return await self._models(attempt.open_gateway, choice, named)
+        return await self.served_models(attempt.open_gateway, choice, named)
 
-    async def _models(self, opener: OpenGateway, choice: Choice, named: Mapping[Role, str]) -> dict[Role, str]:
+    async def served_models(self, opener: OpenGateway, choice: Choice, named: Mapping[Role, str]) -> dict[Role, str]:
+        """The model of each role under `choice`: the role's own in `named`, else the one chosen, else the one served.
+
+        Raises as `models_for`.
+        """
         served = await (await opener(choice.mode, choice.rehearsal)).probe()
         model = choice.model or next(iter(served), None)
         if model is None:
@@ -85,158 +74,8 @@ class Services:
             )
         return {role: named.get(role, model) for role in Role}
 
-    async def begin_round(self, pipeline_id: str, asked: RoundSpec, *, queued: bool = False) -> None:
-        """Begin another round from outside, as asked; what is not asked for stays as in the last one.
-
-        Args:
-            queued: any worker is to draw it; else the caller carries it.
-
-        Raises:
-            NotFound: no such pipeline.
-            Conflict: it is not where a round can begin, or somebody works on it.
-            Invalid, Denied, Unavailable, Exhausted, EndpointFault: the round's models cannot be used; nothing
-                was changed.
-        """
-        board = await self.board(pipeline_id)
-        check_continuable(board)
-        choice = self._next_choice(board, asked)
-        kept = {} if asked.mode or asked.model else {role: model_of(board, role) for role in Role}
-        async with self.gateways.opening(seconds=AROUND, meta={"pipeline": pipeline_id}) as opener:
-            models = await self._models(opener, choice, kept)
-        await self._append_outside(
-            pipeline_id,
-            board,
-            lambda: round_begun(
-                board,
-                clock.now(),
-                models,
-                asked=asked,
-                mode=choice.mode,
-                rehearsal=choice.rehearsal,
-                timeout=asked.timeout or (board.round.timeout if board.round else board.spec["timeout"]),
-            ),
-            queued=queued,
-        )
-
-    async def resume(self, pipeline_id: str, asked: RoundSpec, *, queued: bool = False) -> None:
-        """Take a FAILED or STOPPED pipeline back into the phase it was in, with the reason and limits to raise.
-
-        Raises:
-            NotFound: no such pipeline.
-            Conflict: it did not end so, no reason is given for a stopped one, or somebody works on it.
-        """
-        board = await self.board(pipeline_id)
-        models = {role: model_of(board, role) for role in Role}
-        await self._append_outside(
-            pipeline_id, board, lambda: resumed(board, clock.now(), models, asked), queued=queued
-        )
-
-    async def take_up_again(self, pipeline_id: str, asked: RoundSpec) -> None:
-        """Have any worker go on with a pipeline that failed, was stopped (`resume`) or was interrupted.
-
-        Raises:
-            NotFound: no such pipeline.
-            Conflict: as `resume`; or somebody works on it.
-        """
-        row = await self.ledger.get_pipeline(TENANT, pipeline_id)
-        if row.status.ended:
-            await self.resume(pipeline_id, asked, queued=True)
-        else:
-            await self.ledger.queue(TENANT, pipeline_id)
-
-    async def go_on_from(self, pipeline_id: str, checkpoint: str, reason: str) -> None:
-        """Have any worker go on from a checkpoint, given by its name or its `seq`, whatever the pipeline was there.
-
-        Raises:
-            NotFound: no such pipeline or checkpoint.
-            Conflict: as `rewind`; or it was stopped there, and no reason is given.
-            Invalid, Denied, Unavailable, Exhausted, EndpointFault: as `begin_round`; it is back at the checkpoint.
-        """
-        board = await self.board(pipeline_id)
-        chosen = named_checkpoint(await self.ledger.checkpoints(TENANT, pipeline_id), checkpoint)
-        check_rewindable(board, chosen.to_seq)
-        former = board.snapshots[chosen.to_seq]
-        if former.status in {Status.FAILED, Status.STOPPED}:
-            check_resumable(former, reason)
-        await self.rewind(pipeline_id, chosen.to_seq, chosen.name, reason, queued=not former.status.ended)
-        if former.status in {Status.FAILED, Status.STOPPED}:
-            await self.resume(pipeline_id, RoundSpec(reason=reason), queued=True)
-        elif former.status.ended:
-            await self.begin_round(pipeline_id, RoundSpec(reason=reason), queued=True)
-
-    async def rewind(
-        self, pipeline_id: str, to_seq: int, checkpoint: str, reason: str, *, queued: bool = False
-    ) -> Board:
-        """Take a pipeline back to its checkpoint at `to_seq`; returns the board, which may be an ended one.
-
-        Raises:
-            NotFound: no such pipeline or checkpoint.
-            Conflict: it has completed, or somebody works on it.
-        """
-        board = await self.board(pipeline_id)
-        await self._append_outside(
-            pipeline_id, board, lambda: rewound(board, to_seq, checkpoint, reason), queued=queued
-        )
-        return await self.board(pipeline_id)
-
-    async def _append_outside(
-        self, pipeline_id: str, board: Board, build: Callable[[], list[Draft]], *, queued: bool = False
-    ) -> None:
-        """Append what was built on `board`, unless the pipeline has gone on from it meanwhile."""
-
-        def decide(row: PipelineRow) -> list[Draft]:
-            if row.leased or row.head_seq != board.seq:
-                raise Conflict(f"pipeline {pipeline_id!r} is being worked on; try again when it stands still")
-            return build()
-
-        self.live.poster.post(
-            await self.ledger.append_outside(TENANT, pipeline_id, decide, at=clock.now(), queued=queued)
-        )
-
-    def _next_choice(self, board: Board, asked: RoundSpec) -> Choice:
-        last: Any = board.round
-        mode = last.mode if last else board.spec["mode"]
-        rehearsal = last.rehearsal if last else board.spec["rehearsal"]
-        if asked.mode is None and asked.model is None:
-            return Choice(mode=mode, rehearsal=rehearsal, model=model_of(board, Role.ALPHA))
-        model = asked.model or (model_of(board, Role.ALPHA) if asked.mode == mode else None)
-        return choose(self.settings, mode=asked.mode or mode, model=model, may_rehearse=False)
-
-    async def spawn(
-        self, spec: PipelineSpec, *, may_rehearse: bool, pipeline_id: str | None = None, queued: bool = False
-    ) -> str:
-        """Record a new pipeline and return its id.
-
-        Args:
-            queued: any worker is to draw it; else the caller carries it.
-
-        Raises:
-            Invalid: mode and model do not go together, or nothing says which model to use; a webhook that
-                may not or cannot be sent.
-            Conflict: the id or external id is taken.
-        """
-        choice = choose(self.settings, mode=spec.mode, model=spec.model, may_rehearse=may_rehearse)
-        drafts = spawned(
-            spec,
-            mode=choice.mode,
-            rehearsal=choice.rehearsal,
-            model=choice.model or "",
-            timeout=spec.timeout or self.settings.orchestration_timeout,
-            agent_timeout=spec.agent_timeout or self.settings.agent_timeout,
-            limits=Limits.from_settings(self.settings),
-            webhook=settled_receiver(spec.webhook, self.settings),
-        )
-        pipeline_id = pipeline_id or new_pipeline_id()
-        self.live.poster.post(await self.ledger.spawn(TENANT, pipeline_id, drafts, at=clock.now(), queued=queued))
-        return pipeline_id
-
-    async def board(self, pipeline_id: str) -> Board:
-        """The board as recorded. Raises `NotFound` for an unknown id."""
-        await self.ledger.get_pipeline(TENANT, pipeline_id)
-        return fold(await self.ledger.entries(TENANT, pipeline_id))
-
     @asynccontextmanager
-    async def attempt(self, pipeline_id: str, *, flow_run_id: str | None) -> AsyncIterator[Attempt]:
+    async def attempt(self, tenant: str, pipeline_id: str, *, flow_run_id: str | None) -> AsyncIterator[Attempt]:
         """Take a pipeline's lease and go on from its entries; on leaving, give the lease back.
 
         Raises:
@@ -245,7 +84,7 @@ class Services:
             Fenced: on the way: it was stopped, or another attempt has taken it up.
         """
         async with (
-            self.holds.taken(TENANT, pipeline_id, flow_run_id=flow_run_id) as hold,
+            self.holds.taken(tenant, pipeline_id, flow_run_id=flow_run_id) as hold,
             contextlib.AsyncExitStack() as work,
         ):
             try:
@@ -289,15 +128,6 @@ class Services:
             ),
             agent_timeout=float(str(spec["agent_timeout"])),
         )
-
-    async def stop(self, pipeline_id: str, reason: str) -> None:
-        """The emergency stop: from its commit on the ledger takes nothing from agents.
-
-        Raises:
-            NotFound: no such pipeline.
-            IllegalTransition: it has ended already.
-        """
-        self.live.poster.post(await stop(self.ledger, TENANT, pipeline_id, reason))
 
     def endpoint_of(self, mode: str, rehearsal: bool) -> str | None:
         """The model endpoint that rounds of a mode call, as its circuit breaker knows it; None without a breaker."""

@@ -1,6 +1,7 @@
 """What a user asks for: an objective with its options, checked before anything is started."""
 
 import hashlib
+import unicodedata
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -23,12 +24,15 @@ from trilogue.errors import Invalid
 LONGEST_OBJECTIVE = 32_768
 LONGEST_CONTEXT = 256 * 1024
 _ALLOWED_CONTROLS = "\n\t\r"
+_NOTHING_TO_SEE = {"Cc", "Cf", "Cs", "Zs", "Zl", "Zp"}
+_UNSEEN = "\u115f\u1160\u2800\u3164\uffa0"
+"""Letters and symbols by their category that show nothing."""
 
 Mode = Literal["openrouter", "local"]
 
 
 def _plain(text: str) -> str:
-    if not text.strip():
+    if not any(unicodedata.category(one) not in _NOTHING_TO_SEE and one not in _UNSEEN for one in text):
         raise ValueError("is empty or blank: say in plain text what you want")
     for place, character in enumerate(text):
         if (ord(character) < 0x20 and character not in _ALLOWED_CONTROLS) or 0x7F <= ord(character) <= 0x9F:

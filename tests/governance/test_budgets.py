@@ -10,6 +10,7 @@ from tests.fixtures.book import until
 from tests.test_pipeline_faults import negotiating, when
 from trilogue.agent import Role
 from trilogue.board import NOTHING, Amount
+from trilogue.desk import local
 from trilogue.entry import Kind
 from trilogue.errors import Conflict
 from trilogue.ledger.opening import TENANT
@@ -275,7 +276,7 @@ async def test_a_stop_charges_whatever_was_in_flight_and_a_resume_charges_none_o
     await until(lambda: len(rehearsed.chats) == 2)
     held = await rows(driver, pipeline_id)
     assert all(reserved(held[name]).tokens > 4_096 for name in ("alpha-1", "beta-1"))
-    await driver.services.stop(pipeline_id, "enough")
+    await local(driver.services).stop(pipeline_id, "enough")
     with pytest.raises(Conflict):
         await carrying
     stopped = await driver.course(pipeline_id)
@@ -285,7 +286,7 @@ async def test_a_stop_charges_whatever_was_in_flight_and_a_resume_charges_none_o
     assert charged.estimated
 
     rehearsed.plan = ()
-    await driver.services.resume(pipeline_id, RoundSpec(reason="go on"))
+    await local(driver.services).resume(pipeline_id, RoundSpec(reason="go on"))
     course = await driver.carry(pipeline_id)
     assert course.board.status is Status.COMPLETED
     lost = [body for body in course.bodies(Kind.TURN_ENDED) if body["outcome"] == "lost"]

@@ -20,6 +20,7 @@ from tests.driving import shown
 from tests.fixtures.book import until
 from tests.fixtures.model_server import KEY
 from tests.fixtures.prefect import PrefectServer
+from trilogue.desk import local
 from trilogue.entry import Kind
 from trilogue.launch import serving
 from trilogue.ledger.opening import TENANT
@@ -65,7 +66,7 @@ async def test_of_many_runs_in_one_process_those_that_are_cancelled_stop_and_the
     openrouter: OpenRouterServer,
 ) -> None:
     async with serving(load_settings()) as services:
-        objectives = {await services.spawn(checked_spec(objective=o), may_rehearse=False): o for o in "abcd"}
+        objectives = {await local(services).spawn(checked_spec(objective=o), may_rehearse=False): o for o in "abcd"}
         runs = {
             pipeline_id: asyncio.ensure_future(_pipeline(objective=o, pipeline_id=pipeline_id, return_state=True))
             for pipeline_id, o in objectives.items()
@@ -81,7 +82,7 @@ async def test_of_many_runs_in_one_process_those_that_are_cancelled_stop_and_the
         assert all(end.is_completed() for end in others)
 
         for pipeline_id in cancelled:
-            assert (await services.board(pipeline_id)).status is Status.STOPPED
+            assert (await local(services).board(pipeline_id)).status is Status.STOPPED
             entries = await services.ledger.entries(TENANT, pipeline_id)
             assert [entry.kind for entry in entries[-3:]] == [Kind.STATUS, Kind.STOPPED, Kind.CHECKPOINT]
             assert entries[-2].body["reason"] == "cancelled in Prefect"

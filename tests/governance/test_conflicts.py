@@ -9,6 +9,7 @@ import pytest
 
 from tests.command import Command, refusal
 from tests.driving import Course, Driver, MakeDriver, driving_at
+from trilogue.desk import local
 from trilogue.entry import Kind
 from trilogue.errors import Conflict, Invalid, NotFound
 from trilogue.ledger import verify
@@ -24,15 +25,15 @@ Ask = Callable[[Driver, str], Awaitable[None]]
 
 
 async def stopping(driver: Driver, pipeline_id: str) -> None:
-    await driver.services.stop(pipeline_id, "a race")
+    await local(driver.services).stop(pipeline_id, "a race")
 
 
 async def continuing(driver: Driver, pipeline_id: str) -> None:
-    await driver.services.begin_round(pipeline_id, RoundSpec(reason="a race", guidance="Prefer the boring one"))
+    await local(driver.services).begin_round(pipeline_id, RoundSpec(reason="a race", guidance="Prefer the boring one"))
 
 
 async def resuming(driver: Driver, pipeline_id: str) -> None:
-    await driver.services.resume(pipeline_id, RoundSpec(reason="a race"))
+    await local(driver.services).resume(pipeline_id, RoundSpec(reason="a race"))
 
 
 @pytest.fixture
@@ -168,7 +169,9 @@ def test_limits_are_not_raised_where_they_would_be_forgotten(
 ) -> None:
     async def left() -> str:
         async with driving_at(tmp_path / "home", valkey_socket) as driver:
-            return await driver.services.spawn(checked_spec(objective="A queue", mode="local"), may_rehearse=True)
+            return await local(driver.services).spawn(
+                checked_spec(objective="A queue", mode="local"), may_rehearse=True
+            )
 
     pipeline_id = asyncio.run(left())
     for limit in ("--max-tokens", "--max-cost"):

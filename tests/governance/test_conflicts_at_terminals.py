@@ -11,6 +11,7 @@ import pytest
 from tests.driving import Course, Driver, driving_at
 from tests.fixtures.prefect import PrefectServer
 from tests.terminals import Finished, Installation
+from trilogue.desk import local
 from trilogue.entry import Kind
 from trilogue.ledger import verify
 
@@ -29,7 +30,7 @@ async def _held(driver: Driver) -> str:
 
 async def _stopped(driver: Driver) -> str:
     pipeline_id = await _held(driver)
-    await driver.services.stop(pipeline_id, "before the race")
+    await local(driver.services).stop(pipeline_id, "before the race")
     return pipeline_id
 
 
@@ -93,7 +94,7 @@ def test_a_stop_in_one_terminal_ends_the_continuation_in_another(
             return await _held(driver)
 
     pipeline_id = asyncio.run(recorded())
-    slow = {**servers, "TRILOGUE_REHEARSAL_LATENCY": "2"}
+    slow = {**servers, "TRILOGUE_REHEARSAL_LATENCY": "6"}
     carrying = installation.start("continue", pipeline_id, columns=100, env=slow).shows("ORCHESTRATE")
     for words in (("continue", pipeline_id), ("resume", pipeline_id, "--reason", "no")):
         assert _lost(installation.run(*words, "--json", env=servers)) in {"leased", "illegal_transition"}

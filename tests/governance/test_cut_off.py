@@ -8,6 +8,7 @@ import pytest
 
 from tests.driving import Driver, MakeDriver
 from tests.fixtures.book import until
+from trilogue.desk import local
 from trilogue.errors import Fenced
 from trilogue.ledger.opening import TENANT
 from trilogue.models.rehearsal.script import rehearse
@@ -36,8 +37,8 @@ async def test_work_that_swallows_its_cancellation_is_cancelled_until_it_ends(dr
 async def _swallow_a_cancellation(driver: Driver, *, ends_by_itself: bool) -> None:
     """Work that goes on after its first cancellation, as Prefect's can."""
     pipeline_id = await driver.spawn()
-    async with driver.services.attempt(pipeline_id, flow_run_id=None):
-        await driver.services.stop(pipeline_id, "")
+    async with driver.services.attempt(TENANT, pipeline_id, flow_run_id=None):
+        await local(driver.services).stop(pipeline_id, "")
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
         if not ends_by_itself:
@@ -51,7 +52,7 @@ async def test_a_cancellation_by_somebody_else_is_none_of_a_stops(driver_of: Mak
         stopped = asyncio.Event()
 
         async def carry() -> None:
-            async with driver.services.attempt(pipeline_id, flow_run_id=None):
+            async with driver.services.attempt(TENANT, pipeline_id, flow_run_id=None):
                 try:
                     await asyncio.Event().wait()
                 finally:
@@ -60,7 +61,7 @@ async def test_a_cancellation_by_somebody_else_is_none_of_a_stops(driver_of: Mak
 
         carrying = asyncio.create_task(carry())
         await until(lambda: _leased(driver, pipeline_id))
-        await driver.services.stop(pipeline_id, "")
+        await local(driver.services).stop(pipeline_id, "")
         await stopped.wait()
         carrying.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -80,7 +81,7 @@ async def test_a_pipeline_resumed_beside_the_end_of_its_stopped_attempt_is_watch
         ended = asyncio.Event()
 
         async def slow_to_end() -> None:
-            async with driver.services.attempt(pipeline_id, flow_run_id=None):
+            async with driver.services.attempt(TENANT, pipeline_id, flow_run_id=None):
                 try:
                     await asyncio.Event().wait()
                 finally:
@@ -88,14 +89,14 @@ async def test_a_pipeline_resumed_beside_the_end_of_its_stopped_attempt_is_watch
 
         first = asyncio.create_task(slow_to_end())
         await until(lambda: _leased(driver, pipeline_id))
-        await driver.services.stop(pipeline_id, "once")
-        await driver.services.resume(pipeline_id, RoundSpec(reason="go on"))
+        await local(driver.services).stop(pipeline_id, "once")
+        await local(driver.services).resume(pipeline_id, RoundSpec(reason="go on"))
         second = asyncio.create_task(driver.carry(pipeline_id))
         await until(lambda: len(server.chats) > 1)
         ended.set()
         with pytest.raises(Fenced):
             await first
-        await driver.services.stop(pipeline_id, "twice")
+        await local(driver.services).stop(pipeline_id, "twice")
         stopped = time.monotonic()
         with pytest.raises(Fenced, match="stopped"):
             await asyncio.wait_for(second, 5)

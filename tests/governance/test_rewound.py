@@ -11,6 +11,7 @@ from tests.fixtures.book import until
 from tests.test_pipeline_faults import negotiating, when
 from trilogue.agent import Role
 from trilogue.board import NOTHING, apply, fold
+from trilogue.desk import local
 from trilogue.entry import Kind
 from trilogue.errors import Conflict, NotFound
 from trilogue.ledger.chain import verify
@@ -40,7 +41,7 @@ async def test_a_pipeline_goes_on_from_a_checkpoint_and_what_it_cost_is_not_undo
 ) -> None:
     driver = await driver_of(rehearsed, ledger_url=ledger_url)
     before = await timed_out(driver)
-    at = await driver.services.rewind(before.pipeline_id, seq_of(before, name), name, "once more")
+    at = await local(driver.services).rewind(before.pipeline_id, seq_of(before, name), name, "once more")
     former = fold(before.entries[: seq_of(before, name)])
     assert (at.status, at.phase, at.agents, at.proposals) == (
         former.status,
@@ -80,8 +81,8 @@ async def test_the_board_is_the_same_wherever_one_begins_to_fold(
 ) -> None:
     driver = await driver_of(rehearsed)
     before = await timed_out(driver)
-    await driver.services.rewind(before.pipeline_id, seq_of(before, "report"), "report", "")
-    await driver.services.rewind(before.pipeline_id, seq_of(before, "timeout"), "timeout", "forward again")
+    await local(driver.services).rewind(before.pipeline_id, seq_of(before, "report"), "report", "")
+    await local(driver.services).rewind(before.pipeline_id, seq_of(before, "timeout"), "timeout", "forward again")
     course = await driver.carry_on(before.pipeline_id, timeout=20.0)
     assert course.board.status is Status.COMPLETED
     for cut in range(1, len(course.entries)):
@@ -100,7 +101,7 @@ async def test_the_live_board_in_redis_forgets_what_was_undone(
     place = keys.of_pipeline(TENANT, before.pipeline_id)
     async with Redis.from_url(redis_url, decode_responses=True) as redis:
         await until(lambda: _has(redis, place.proposals))
-        at = await driver.services.rewind(before.pipeline_id, seq_of(before, "report"), "report", "")
+        at = await local(driver.services).rewind(before.pipeline_id, seq_of(before, "report"), "report", "")
 
         async def rewound() -> bool:
             state = await redis.hgetall(place.state)
@@ -125,20 +126,22 @@ async def test_what_cannot_be_rewound_says_so_and_changes_nothing(
     driver = await driver_of(rehearsed)
     course = await driver.run()
     with pytest.raises(Conflict, match="COMPLETED goes on from no checkpoint"):
-        await driver.services.rewind(course.pipeline_id, seq_of(course, "report"), "report", "")
+        await local(driver.services).rewind(course.pipeline_id, seq_of(course, "report"), "report", "")
     with pytest.raises(NotFound, match="no pipeline"):
-        await driver.services.rewind("p-nobody", 1, "report", "")
+        await local(driver.services).rewind("p-nobody", 1, "report", "")
     out = await timed_out(driver)
     with pytest.raises(NotFound, match="no checkpoint at seq 3"):
-        await driver.services.rewind(out.pipeline_id, 3, "x", "")
-    async with driver.services.attempt((await timed_out_at_report(driver)).pipeline_id, flow_run_id=None) as attempt:
+        await local(driver.services).rewind(out.pipeline_id, 3, "x", "")
+    async with driver.services.attempt(
+        TENANT, (await timed_out_at_report(driver)).pipeline_id, flow_run_id=None
+    ) as attempt:
         with pytest.raises(Conflict, match="being worked on"):
-            await driver.services.rewind(attempt.fence.pipeline_id, 5, "spawned", "")
+            await local(driver.services).rewind(attempt.fence.pipeline_id, 5, "spawned", "")
     assert (await driver.course(out.pipeline_id)).entries == out.entries
     held = await timed_out_at_report(driver)
-    await driver.services.stop(held.pipeline_id, "enough")
+    await local(driver.services).stop(held.pipeline_id, "enough")
     with pytest.raises(Conflict, match="only with a reason"):
-        await driver.services.rewind(held.pipeline_id, seq_of(held, "report"), "report", " ")
+        await local(driver.services).rewind(held.pipeline_id, seq_of(held, "report"), "report", " ")
 
 
 async def timed_out_at_report(driver: Driver) -> Course:
@@ -155,13 +158,15 @@ async def test_from_a_stop_that_was_rewound_to_the_time_left_at_the_stop_counts(
     pipeline_id = await driver.spawn(timeout=2.0)
     carrying = asyncio.create_task(driver.carry(pipeline_id))
     await until(lambda: any(negotiating(Role.BETA)(seen) for seen in rehearsed.chats))
-    await driver.services.stop(pipeline_id, "a look at it")
+    await local(driver.services).stop(pipeline_id, "a look at it")
     with pytest.raises(Conflict):
         await carrying
     await asyncio.sleep(2.0)  # longer than the round may take: what passes while it stands still does not count
     rehearsed.plan = ()
-    await driver.services.rewind(pipeline_id, seq_of(await driver.course(pipeline_id), "stopped"), "stopped", "on")
-    await driver.services.resume(pipeline_id, RoundSpec(reason="on"))
+    await local(driver.services).rewind(
+        pipeline_id, seq_of(await driver.course(pipeline_id), "stopped"), "stopped", "on"
+    )
+    await local(driver.services).resume(pipeline_id, RoundSpec(reason="on"))
     assert (await driver.carry(pipeline_id)).board.status is Status.COMPLETED
 
 
@@ -178,7 +183,7 @@ async def test_a_role_cannot_spend_twice_what_a_replacement_spent_that_was_undon
     gone = [agent_id for agent_id in before.board.agents if agent_id not in {"alpha-1", "beta-1", "gamma-1"}]
     assert gone
     rehearsed.plan = ()
-    await driver.services.rewind(before.pipeline_id, seq_of(before, "report"), "report", "once more")
+    await local(driver.services).rewind(before.pipeline_id, seq_of(before, "report"), "report", "once more")
     course = await driver.carry(before.pipeline_id)
     assert course.board.status is Status.COMPLETED
     assert gone[0] not in course.board.agents

@@ -18,9 +18,11 @@ import pytest
 from tests.driving import Course, Driver, MakeDriver, shown
 from tests.fixtures.book import until
 from tests.fixtures.valkey import OwnServer
+from trilogue.desk import local
 from trilogue.entry import PERSON, SYSTEM, Draft, Entry, Kind
 from trilogue.errors import Conflict, Fenced, IllegalTransition, NotFound
 from trilogue.ledger import Ledger, verify
+from trilogue.ledger.identities import AT_THE_TERMINAL
 from trilogue.ledger.opening import TENANT
 from trilogue.ledger.stopping import stop
 from trilogue.live import Notice, Signal
@@ -51,7 +53,7 @@ async def _stopped_at(driver: Driver, number: int, delay: float, posts: Mapping[
     carrying = asyncio.create_task(driver.carry(pipeline_id))
     await until(lambda: bool(_calls_for(driver, objective)))
     await asyncio.sleep(delay)  # the random moment itself
-    await driver.services.stop(pipeline_id, "a test")
+    await local(driver.services).stop(pipeline_id, "a test")
     stopped = time.monotonic()
     with pytest.raises(Fenced, match="stopped"):
         await asyncio.wait_for(carrying, 10)
@@ -158,7 +160,7 @@ def _stop_from_outside(ledger_url: str, pipeline_id: str, when: threading.Event)
         ledger = await Ledger.open(ledger_url, migrate=False)
         try:
             assert when.wait(5)
-            await stop(ledger, TENANT, pipeline_id, "it hangs")
+            await stop(ledger, TENANT, pipeline_id, "it hangs", by=AT_THE_TERMINAL)
         finally:
             await ledger.close()
 
@@ -193,8 +195,8 @@ async def test_a_stop_holds_before_the_worker_has_seen_it(driver_of: MakeDriver)
         too_late = [Draft(kind=Kind.GUIDANCE, body={"text": "too late"})]
 
         async def act_after_the_stop() -> None:
-            async with driver.services.attempt(pipeline_id, flow_run_id=None) as attempt:
-                await driver.services.stop(pipeline_id, "")
+            async with driver.services.attempt(TENANT, pipeline_id, flow_run_id=None) as attempt:
+                await local(driver.services).stop(pipeline_id, "")
                 await attempt.append(lambda _: too_late)
 
         with pytest.raises(Fenced, match="stopped"):
@@ -207,14 +209,14 @@ async def test_of_two_stops_at_once_one_wins_and_an_ended_pipeline_cannot_be_sto
         driver = await driver_of(server, key="unused")
         pipeline_id = await driver.spawn()
         outcomes = await asyncio.gather(
-            *(driver.services.stop(pipeline_id, str(number)) for number in range(5)), return_exceptions=True
+            *(local(driver.services).stop(pipeline_id, str(number)) for number in range(5)), return_exceptions=True
         )
         assert [type(outcome) for outcome in outcomes if outcome] == [IllegalTransition] * 4
         done = await driver.run()
         with pytest.raises(IllegalTransition, match="COMPLETED"):
-            await driver.services.stop(done.pipeline_id, "")
+            await local(driver.services).stop(done.pipeline_id, "")
         with pytest.raises(NotFound):
-            await driver.services.stop("p-unknown", "")
+            await local(driver.services).stop("p-unknown", "")
         entries = await driver.services.ledger.entries(TENANT, pipeline_id)
         _check_nothing_after_the_stop(entries)
 
@@ -225,15 +227,15 @@ async def test_a_stopped_pipeline_is_resumed_only_with_a_reason_and_goes_on_to_i
         pipeline_id = await driver.spawn()
         carrying = asyncio.create_task(driver.carry(pipeline_id))
         await until(lambda: len(server.chats) > 3)
-        await driver.services.stop(pipeline_id, "a closer look")
+        await local(driver.services).stop(pipeline_id, "a closer look")
         with pytest.raises(Fenced):
             await carrying
         before = await driver.course(pipeline_id)
         with pytest.raises(Conflict, match="reason"):
-            await driver.services.resume(pipeline_id, RoundSpec(reason=" "))
-        await driver.services.resume(pipeline_id, RoundSpec(reason="looked at it"))
+            await local(driver.services).resume(pipeline_id, RoundSpec(reason=" "))
+        await local(driver.services).resume(pipeline_id, RoundSpec(reason="looked at it"))
         with pytest.raises(Conflict):
-            await driver.services.resume(pipeline_id, RoundSpec(reason="twice"))
+            await local(driver.services).resume(pipeline_id, RoundSpec(reason="twice"))
         done = await driver.carry(pipeline_id)
     assert done.board.status is Status.COMPLETED
     assert done.entries[: len(before.entries)] == before.entries

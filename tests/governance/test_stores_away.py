@@ -18,6 +18,7 @@ from tests.fixtures.postgres import OwnPostgres
 from tests.fixtures.valkey import OwnServer
 from tests.test_pipeline_stores import assert_nothing_lost, emptied, locked
 from trilogue.board import Board
+from trilogue.desk import local
 from trilogue.entry import Draft, Kind
 from trilogue.errors import Fenced, Unavailable
 from trilogue.ledger import verify
@@ -56,7 +57,7 @@ async def stopped_after(driver: Driver, number: int, delay: float) -> float:
     carrying = asyncio.create_task(driver.carry(pipeline_id))
     await until(lambda: bool(calls()))
     await asyncio.sleep(delay)  # the random moment itself
-    await driver.services.stop(pipeline_id, "a test")
+    await local(driver.services).stop(pipeline_id, "a test")
     stopped = time.monotonic()
     with pytest.raises(Fenced):
         await asyncio.wait_for(carrying, LATEST_ACT)
@@ -125,7 +126,7 @@ async def test_a_stop_that_waits_for_sqlites_lock_takes_effect_as_soon_as_that_i
     carrying = asyncio.create_task(worker.carry(pipeline_id))
     await until(lambda: len(rehearsed.chats) >= 3)
     async with locked(migrated_sqlite_url):
-        stopping = asyncio.create_task(person.services.stop(pipeline_id, "a test"))
+        stopping = asyncio.create_task(local(person.services).stop(pipeline_id, "a test"))
         await until(lambda: all(seen.ended is not None for seen in rehearsed.chats))  # answers wait for the lock too
         asked = len(rehearsed.chats)
         assert not stopping.done()
@@ -147,9 +148,9 @@ async def test_a_stop_is_refused_while_postgresql_is_away_and_holds_as_soon_as_i
     await until(lambda: len(rehearsed.chats) == 4)
     await asyncio.to_thread(own_postgres.kill)
     with pytest.raises(Unavailable):
-        await driver.services.stop(pipeline_id, "too early")
+        await local(driver.services).stop(pipeline_id, "too early")
     await asyncio.to_thread(own_postgres.start)
-    await driver.services.stop(pipeline_id, "a test")
+    await local(driver.services).stop(pipeline_id, "a test")
     with pytest.raises(Fenced):
         await asyncio.wait_for(carrying, LATEST_ACT)
     check_stopped(await driver.course(pipeline_id))
@@ -164,7 +165,7 @@ async def test_commits_that_postgresqls_restarts_break_off_are_made_once_and_in_
 
     async def burst(pipeline_id: str) -> None:
         nonlocal committed
-        async with driver.services.attempt(pipeline_id, flow_run_id=None) as attempt:
+        async with driver.services.attempt(TENANT, pipeline_id, flow_run_id=None) as attempt:
             for number in range(each):
                 await attempt.append(guidance(str(number)))
                 committed += 1
@@ -285,7 +286,7 @@ async def test_a_commit_that_the_server_gets_late_is_waited_for_and_not_made_twi
 ) -> None:
     driver = await driver_of(rehearsed, ledger_url=wire.url)
     pipeline_id = await driver.spawn()
-    async with driver.services.attempt(pipeline_id, flow_run_id=None) as attempt:
+    async with driver.services.attempt(TENANT, pipeline_id, flow_run_id=None) as attempt:
         wire.cut_next = True
         appending = asyncio.create_task(attempt.append(guidance("once")))
         with psycopg.connect(migrated_postgres_url, autocommit=True) as connection:

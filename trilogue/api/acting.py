@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from trilogue.api.answers import ACTING, SPAWNING, router
 from trilogue.api.bodies import SpawnRoute
-from trilogue.api.context import Announce, Use
+from trilogue.api.context import Announce, AtDesk, Use
 from trilogue.api.documents import Accepted, StopDone
 from trilogue.api.errors import answer_for
 from trilogue.api.repeating import once
@@ -24,7 +24,12 @@ routes = router("pipelines")
 
 @spawning.post("/spawn", status_code=202, response_model=Accepted, responses=SPAWNING)
 async def spawn(
-    body: Spawn, request: Request, services: Use, tickets: Announce, idempotency_key: IdempotencyKey = None
+    body: Spawn,
+    request: Request,
+    services: Use,
+    desk: AtDesk,
+    tickets: Announce,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Record a new pipeline; the next free worker carries it.
 
@@ -34,7 +39,7 @@ async def spawn(
     async def act(plan: str) -> BaseModel:
         spec = PipelineSpec(**{name: getattr(body, name) for name in body.model_fields_set})
         try:
-            await services.spawn(spec, may_rehearse=request.app.state.may_rehearse, pipeline_id=plan, queued=True)
+            await desk.spawn(spec, may_rehearse=request.app.state.may_rehearse, pipeline_id=plan, queued=True)
         except Conflict as conflict:
             if conflict.code != "exists":
                 raise
@@ -53,13 +58,18 @@ async def spawn(
 
 @routes.post("/pipeline/continue", status_code=202, response_model=Accepted, responses=ACTING, name="continue")
 async def continue_(
-    body: Continue, request: Request, services: Use, tickets: Announce, idempotency_key: IdempotencyKey = None
+    body: Continue,
+    request: Request,
+    services: Use,
+    desk: AtDesk,
+    tickets: Announce,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Begin a round: of a pipeline that is held at REPORT, or after TIMEOUT, ORCHESTRATION_FAILED or _ERROR."""
     pipeline_id = known(body.pipeline_id)
 
     async def act(_: str) -> BaseModel:
-        await services.begin_round(pipeline_id, body.round, queued=True)
+        await desk.begin_round(pipeline_id, body.round, queued=True)
         tickets.send()
         return await _accepted(services, pipeline_id)
 
@@ -71,6 +81,7 @@ async def stop(
     pipeline_id: PipelineInPath,
     request: Request,
     services: Use,
+    desk: AtDesk,
     body: Stop | None = None,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
@@ -79,7 +90,7 @@ async def stop(
     asked = body or Stop()
 
     async def act(_: str) -> BaseModel:
-        await services.stop(pipeline_id, asked.reason)
+        await desk.stop(pipeline_id, asked.reason)
         row = await services.ledger.get_pipeline(TENANT, pipeline_id)
         at = iso(row.stop_requested_at or row.updated_at)
         return StopDone(
@@ -94,6 +105,7 @@ async def resume(
     pipeline_id: PipelineInPath,
     request: Request,
     services: Use,
+    desk: AtDesk,
     tickets: Announce,
     body: Resume | None = None,
     idempotency_key: IdempotencyKey = None,
@@ -103,7 +115,7 @@ async def resume(
     asked = body or Resume()
 
     async def act(_: str) -> BaseModel:
-        await services.take_up_again(pipeline_id, asked.round)
+        await desk.take_up_again(pipeline_id, asked.round)
         tickets.send()
         return await _accepted(services, pipeline_id)
 
@@ -116,6 +128,7 @@ async def rewind(
     body: Rewind,
     request: Request,
     services: Use,
+    desk: AtDesk,
     tickets: Announce,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
@@ -123,7 +136,7 @@ async def rewind(
     known(pipeline_id)
 
     async def act(_: str) -> BaseModel:
-        await services.go_on_from(pipeline_id, body.checkpoint, body.reason)
+        await desk.go_on_from(pipeline_id, body.checkpoint, body.reason)
         tickets.send()
         return await _accepted(services, pipeline_id)
 

@@ -9,6 +9,10 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from trilogue.desk import Desk
+from trilogue.identity import Access, Caller
+from trilogue.ledger.identities import By
+from trilogue.ledger.opening import TENANT
 from trilogue.services import Services
 
 logger = logging.getLogger(__name__)
@@ -56,5 +60,14 @@ async def _tickets(connection: HTTPConnection) -> Tickets:
     return tickets
 
 
+async def _desk(connection: HTTPConnection) -> Desk:
+    """The caller's desk; whoever passed the guard may do everything within the one tenant."""
+    key = connection.app.state.settings.api_key
+    caller = Caller(tenant=TENANT, access=Access.ADMIN, installation=key is not None)
+    source = connection.client.host if connection.client else None
+    return Desk(connection.app.state.services, caller, by=By(actor=caller.actor, source=source))
+
+
 Use = Annotated[Services, Depends(_services)]
+AtDesk = Annotated[Desk, Depends(_desk)]
 Announce = Annotated[Tickets, Depends(_tickets)]

@@ -23,6 +23,7 @@ from trilogue.settings import load_settings
 from trilogue.spec import PipelineSpec, RoundSpec
 
 if TYPE_CHECKING:
+    from trilogue.desk import Desk
     from trilogue.ledger import PipelineRow, UsageRow
     from trilogue.services import Services
 
@@ -45,6 +46,12 @@ Start = Callable[["Services"], Awaitable[Work]]
 Carried = tuple["PipelineRow", Board, list["UsageRow"]]
 
 
+def _desk(services: "Services") -> "Desk":
+    from trilogue.desk import local
+
+    return local(services)
+
+
 def run(spec: PipelineSpec, *, as_json: bool) -> int:
     """Record a new pipeline and carry it, or hand it over to the server. Returns the exit code."""
     if server := server_for(load_settings()):
@@ -53,7 +60,7 @@ def run(spec: PipelineSpec, *, as_json: bool) -> int:
         return handing_over.run(server, spec, as_json=as_json)
 
     async def start(services: "Services") -> Work:
-        pipeline_id = await services.spawn(spec, may_rehearse=True)
+        pipeline_id = await _desk(services).spawn(spec, may_rehearse=True)
         return Work(pipeline_id=pipeline_id, seen=0, flow=lambda: launch.carry(pipeline_id, spec))
 
     return _carried(start, as_json=as_json)
@@ -101,7 +108,7 @@ def resume(given: str, asked: RoundSpec, *, as_json: bool) -> int:
 
     async def start(services: "Services") -> Work:
         if row.status.ended:
-            await services.resume(pipeline_id, asked)
+            await _desk(services).resume(pipeline_id, asked)
         return Work(pipeline_id=pipeline_id, seen=board.seq, flow=lambda: launch.carry(pipeline_id, spec))
 
     return _carried(start, as_json=as_json)
@@ -130,9 +137,9 @@ def rewind(given: str, name: str, reason: str, *, as_json: bool) -> int:
     spec = PipelineSpec(objective=row.objective, auto_continue=bool(row.spec["auto_continue"]))
 
     async def start(services: "Services") -> Work:
-        at = await services.rewind(pipeline_id, chosen.to_seq, chosen.name, reason)
+        at = await _desk(services).rewind(pipeline_id, chosen.to_seq, chosen.name, reason)
         if at.status in {Status.FAILED, Status.STOPPED}:
-            await services.resume(pipeline_id, RoundSpec(reason=reason))
+            await _desk(services).resume(pipeline_id, RoundSpec(reason=reason))
         if at.status.continuable and at.status is not Status.REPORT:
             asked = RoundSpec(reason=reason)
             return Work(pipeline_id=pipeline_id, seen=board.seq, flow=lambda: launch.carry_on(pipeline_id, asked))

@@ -14,6 +14,7 @@ from trilogue.cli.remote import Record, RemoteLedger, micros
 from trilogue.cli.server import Connection, Server, server_for
 from trilogue.clock import SECOND, Micros
 from trilogue.errors import TrilogueError, Unavailable
+from trilogue.ledger.identities import AT_THE_TERMINAL
 from trilogue.ledger.rows import TENANT, PipelineRow
 from trilogue.settings import load_settings
 
@@ -87,7 +88,7 @@ async def _stopped(ledger: "Ledger", given: str, reason: str, show: _Show) -> _S
 
     pipeline_id = await find(ledger, given)
     began = time.monotonic()
-    await stop_pipeline(ledger, TENANT, pipeline_id, reason)
+    await stop_pipeline(ledger, TENANT, pipeline_id, reason, by=AT_THE_TERMINAL)
     row, took = await ledger.get_pipeline(TENANT, pipeline_id), time.monotonic() - began
     show.stopped(row, took)
     return _Stopped(row=row, still_after=await _still_after(ledger, row, row.stop_requested_at))

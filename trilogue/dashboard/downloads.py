@@ -15,6 +15,7 @@ from trilogue.api.context import Use
 from trilogue.api.requests import known
 from trilogue.board import Board, fold
 from trilogue.dashboard.pages import HEADERS, page
+from trilogue.desk import local
 from trilogue.errors import NotFound, TrilogueError
 from trilogue.ledger.opening import TENANT
 from trilogue.outcome import result_markdown
@@ -67,7 +68,7 @@ async def _markdown(
     request: Request, services: Services, pipeline_id: str, what: str, text: Callable[[Board], str]
 ) -> Response:
     try:
-        content = text(await services.board(known(pipeline_id)))
+        content = text(await local(services).board(known(pipeline_id)))
     except TrilogueError as error:
         return _missing(request, error)
     return _to_keep(content, f"{pipeline_id}-{what}.md", _MARKDOWN)

@@ -3,7 +3,7 @@
 import contextlib
 
 from trilogue.errors import IllegalTransition
-from trilogue.ledger.identities import By, Deed, TenantRow
+from trilogue.ledger.identities import By, TenantRow
 from trilogue.ledger.ledger import Ledger
 from trilogue.ledger.rows import TENANT
 from trilogue.ledger.stopping import stop
@@ -28,8 +28,6 @@ async def stop_and_delete(ledger: Ledger, tenant: str, *, by: By) -> tuple[Tenan
         while open_ := await ledger.tenants.open_pipelines(tenant, limit=_AT_ONCE):
             for pipeline_id in open_:
                 with contextlib.suppress(IllegalTransition):  # it ended by itself meanwhile
-                    await stop(ledger, tenant, pipeline_id, _REASON)
-                    deed = Deed(by=by, action="pipeline.stop", object=pipeline_id, detail={"reason": _REASON})
-                    await ledger.audit.append(tenant, deed)
+                    await stop(ledger, tenant, pipeline_id, _REASON, by=by)
                     stopped.append(pipeline_id)
     return await ledger.tenants.delete(tenant, by=by), stopped

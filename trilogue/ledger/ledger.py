@@ -29,10 +29,11 @@ from trilogue.ledger import (
     retention,
     schema,
 )
-from trilogue.ledger.audit import Audit
+from trilogue.ledger.audit import Audit, insert_deed
 from trilogue.ledger.chain import check_text
 from trilogue.ledger.engine import READERS, address, parse_url, reading_engine, writing_engine
 from trilogue.ledger.faults import translate
+from trilogue.ledger.identities import Deed
 from trilogue.ledger.keys import Keys
 from trilogue.ledger.projects import Projects
 from trilogue.ledger.proving import Proof
@@ -52,6 +53,7 @@ from trilogue.ledger.rows import (
     PipelineRow,
     UsageRow,
 )
+from trilogue.ledger.standing import check_active
 from trilogue.ledger.store import Store
 from trilogue.ledger.tenants import Tenants
 from trilogue.ledger.writer import OUTCOME_UNKNOWN, Writer
@@ -110,17 +112,37 @@ class Ledger:
         return f"Ledger({self._address!r})"
 
     async def spawn(
-        self, tenant: str, pipeline_id: str, drafts: Sequence[Draft], *, at: Micros, queued: bool = False
+        self,
+        tenant: str,
+        pipeline_id: str,
+        drafts: Sequence[Draft],
+        *,
+        at: Micros,
+        queued: bool = False,
+        deed: Deed | None = None,
     ) -> list[Entry]:
         """Record a new pipeline: `drafts` begin with its `pipeline_spawned`; `queued`: any worker is to draw it.
 
+        Args:
+            deed: whose doing it is, for the audit; the tenant must be one under which something may begin.
+
         Raises:
             Conflict: code `exists` for the id, `external_id_taken` for the external id.
+            NotFound, Denied: there is no such tenant, or it is suspended.
         """
         check_text("tenant", tenant)
         check_text("pipeline id", pipeline_id)
         prepared = append.prepare_all(drafts)
-        return await self._writer.write(lambda c: append.spawn(c, tenant, pipeline_id, prepared, at, queued=queued))
+
+        def unit(connection: Connection) -> list[Entry]:
+            if deed:
+                check_active(connection, tenant)
+            entries = append.spawn(connection, tenant, pipeline_id, prepared, at, queued=queued)
+            if deed:
+                insert_deed(connection, tenant, deed)
+            return entries
+
+        return await self._writer.write(unit)
 
     async def append(self, fence: Fence, drafts: Sequence[Draft], *, at: Micros) -> list[Entry]:
         """Append `drafts`, all or none, and return them as the entries that they became.
@@ -145,6 +167,8 @@ class Ledger:
         *,
         at: Micros,
         queued: bool = False,
+        begins: bool = False,
+        deed: Deed | None = None,
     ) -> list[Entry]:
         """Append from outside, as stop, continue and resume do: whoever works on the pipeline is fenced off.
 
@@ -152,10 +176,19 @@ class Ledger:
             decide: a pure function from the pipeline as it is, locked, to what to append; it may
                 raise. It runs in the writer's thread, at times twice. For nothing, nothing changes.
             queued: any worker is to draw the pipeline and go on with it.
+            begins: work begins by it, which is `Denied` to a tenant that is suspended.
+            deed: whose doing it is, for the audit.
         """
-        return await self._writer.write(
-            lambda c: append.append_outside(c, tenant, pipeline_id, decide, at, queued=queued)
-        )
+
+        def unit(connection: Connection) -> list[Entry]:
+            if begins:
+                check_active(connection, tenant)
+            entries = append.append_outside(connection, tenant, pipeline_id, decide, at, queued=queued)
+            if deed:
+                insert_deed(connection, tenant, deed)
+            return entries
+
+        return await self._writer.write(unit)
 
     async def claim(
         self,

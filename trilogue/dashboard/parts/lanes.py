@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trilogue.agent import AgentStatus, Role
-from trilogue.board import Agent, Board
+from trilogue.board import Agent
 from trilogue.dashboard.scene import Scene
 from trilogue.dashboard.story import Turn
 from trilogue.entry import Entry, Kind
@@ -22,6 +22,7 @@ _STATUS_TONES = {
     AgentStatus.TIMED_OUT: "held",
     AgentStatus.REVOKED: "bad",
 }
+_IN_A_TURN = "in a turn"
 _OUTCOMES = {
     "malformed": "its answer could not be used",
     "violation": "outside its mandate",
@@ -81,9 +82,9 @@ def lane(scene: Scene, role: Role) -> Mapping[str, Any]:
     return {
         "role": role,
         "agent": agent,
-        "state": _state(board, agent) if agent else None,
-        "tone": _tone(board, agent) if agent else "idle",
-        "working": agent is not None and board.turn_of(agent.agent_id) is not None and scene.live,
+        "state": _state(scene, agent) if agent else None,
+        "tone": _tone(scene, agent) if agent else "idle",
+        "working": agent is not None and board.turn_of(agent.agent_id) is not None and scene.at_work,
         "blocks": list(blocks(turns[-MOST_TURNS:])),
         "earlier": max(0, len(turns) - MOST_TURNS),
     }
@@ -104,18 +105,21 @@ def blocks(turns: list[Turn]) -> Iterator[Block]:
         before = heading
 
 
-def _tone(board: Board, agent: Agent) -> str:
-    at_rest = board.status.ended or not board.turn_of(agent.agent_id)
-    return "idle" if at_rest and not agent.status.settled else _STATUS_TONES[agent.status]
+def _tone(scene: Scene, agent: Agent) -> str:
+    busy = agent.status.settled or _state(scene, agent) == _IN_A_TURN
+    return _STATUS_TONES[agent.status] if busy else "idle"
 
 
-def _state(board: Board, agent: Agent) -> str:
+def _state(scene: Scene, agent: Agent) -> str:
     """Where an agent is, in words."""
+    board = scene.story.board
     if agent.status.settled:
         return agent.status.lower().replace("_", " ")
     if board.status.ended:
         return "acts no more"
-    return "in a turn" if board.turn_of(agent.agent_id) else "waits"
+    if not board.turn_of(agent.agent_id):
+        return "waits"
+    return _IN_A_TURN if scene.at_work or scene.replay else "interrupted"
 
 
 def _trouble(turn: Turn) -> str:
