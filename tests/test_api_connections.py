@@ -12,6 +12,7 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.fixtures.api import OBJECTIVE, Api
 from trilogue.api import serving
+from trilogue.entry import Entry
 
 SHORT = 0.4
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -85,27 +86,27 @@ async def test_a_thousand_silent_connections_keep_nobody_from_being_served(
 
 
 async def test_an_answer_that_takes_long_is_waited_for(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    spawn = api.services.spawn
+    spawn = api.services.ledger.spawn
 
-    async def slow(*given: object, **named: object) -> str:
+    async def slow(*given: object, **named: object) -> list[Entry]:
         await asyncio.sleep(3 * SHORT)
         return await spawn(*given, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(api.services, "spawn", slow)
+    monkeypatch.setattr(api.services.ledger, "spawn", slow)
     await api.spawn()
 
 
 async def test_a_request_under_way_is_answered_while_websockets_and_idle_connections_are_closed(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spawn, begun = api.services.spawn, asyncio.Event()
+    spawn, begun = api.services.ledger.spawn, asyncio.Event()
 
-    async def slow(*given: object, **named: object) -> str:
+    async def slow(*given: object, **named: object) -> list[Entry]:
         begun.set()
         await asyncio.sleep(0.3)
         return await spawn(*given, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(api.services, "spawn", slow)
+    monkeypatch.setattr(api.services.ledger, "spawn", slow)
     async with connect(api.url.replace("http", "ws") + "/ws", proxy=None) as socket, connections(api, 3):
         asking = asyncio.create_task(api.client.post("/api/spawn", json={"objective": OBJECTIVE}))
         await begun.wait()
