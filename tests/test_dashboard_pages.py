@@ -64,6 +64,13 @@ async def test_styles_and_scripts_are_kept_for_ever_under_an_address_that_change
     assert another.headers["cache-control"] == "no-store", "what another version's page gets here must not stay"
 
 
+async def test_whoever_only_looks_whether_a_page_is_there_is_answered(api: Api) -> None:
+    pipeline_id = await api.spawn()
+    for path, status in (("/", 200), (f"/pipelines/{pipeline_id}", 200), ("/pipelines/p-none", 404)):
+        answer = await api.client.head(path)
+        assert (answer.status_code, answer.content) == (status, b"")
+
+
 async def test_a_pipeline_that_does_not_exist_has_a_page_that_says_so(api: Api) -> None:
     assert "no pipeline &#39;p-none&#39;" in await page(api, "/pipelines/p-none", 404)
     assert "no pipeline" in await page(api, "/pipelines/%00", 404)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -23,7 +24,10 @@ from tests.fixtures.prefect import PrefectServer
 from trilogue.desk import local
 from trilogue.entry import Kind
 from trilogue.launch import serving
+from trilogue.ledger.identities import AT_THE_TERMINAL
+from trilogue.ledger.ledger import Ledger
 from trilogue.ledger.opening import TENANT
+from trilogue.ledger.stopping import stop
 from trilogue.models.rehearsal.script import rehearse
 from trilogue.pipeline import Status
 from trilogue.settings import load_settings
@@ -89,6 +93,32 @@ async def test_of_many_runs_in_one_process_those_that_are_cancelled_stop_and_the
             calls = [seen for seen in openrouter.chats if shown(seen)["objective"] == objectives[pipeline_id]]
             assert [seen.began < stopped for seen in calls] == [True, True]
             await _ends_as_cancelled(pipeline_id)
+
+
+async def test_a_stop_of_which_the_ledger_tells_first_ends_its_task_runs_as_cancelled(
+    openrouter: OpenRouterServer, migrated_sqlite_url: str
+) -> None:
+    async def stopped_elsewhere() -> None:
+        ledger = await Ledger.open(migrated_sqlite_url, migrate=False)
+        try:
+            await stop(ledger, TENANT, pipeline_id, "enough", by=AT_THE_TERMINAL)
+        finally:
+            await ledger.close()
+
+    def answer(request: Any) -> str:
+        if not stops:  # committed while the loop stands still, so that nobody here has looked for it
+            stops.append(threading.Thread(target=lambda: asyncio.run(stopped_elsewhere())))
+            stops[0].start()
+            stops[0].join()
+        return rehearse(request)
+
+    stops: list[threading.Thread] = []
+    openrouter.brain, openrouter.latency = answer, 0.0
+    async with serving(load_settings()) as services:
+        pipeline_id = await local(services).spawn(checked_spec(objective="x"), may_rehearse=False)
+        state = await _pipeline(objective="x", pipeline_id=pipeline_id, return_state=True)
+        assert state.is_cancelled(), state
+        await _ends_as_cancelled(pipeline_id)
 
 
 async def _set_state(pipeline_id: str, asked: Callable[[], State[Any]]) -> None:

@@ -4,6 +4,7 @@ from os import PathLike, stat_result
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import Response
+from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from starlette.types import Scope
 
@@ -26,10 +27,11 @@ class _Assets(StaticFiles):
 
 def install(app: FastAPI) -> FastAPI:
     """Add the pages to an application of `trilogue.api.app.create_app`; returns it."""
-    app.include_router(home.routes)
-    app.include_router(pages.routes)
-    app.include_router(downloads.routes)
-    app.include_router(fragments.routes)
+    for router in (home.routes, pages.routes, downloads.routes, fragments.routes):
+        for route in router.routes:
+            if isinstance(route, APIRoute):
+                route.methods = {*(route.methods or ()), "HEAD"}  # as for any page of the web
+        app.include_router(router)
     app.include_router(socket.routes)
     app.mount("/assets/{version}", _Assets(directory=ASSETS), name="assets")
     app.add_api_route("/{rest:path}", _nothing, methods=["GET"], include_in_schema=False)

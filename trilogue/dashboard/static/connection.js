@@ -29,7 +29,7 @@ export function listen(address, hear) {
       alive();
       const message = JSON.parse(data);
       if (message.type === "hello") {
-        if (message.assets !== assets) location.reload();
+        renew(message.assets);
         serverTime(message.at);
         tellTime();
       } else if (message.type !== "beat" && message.type !== "error") {
@@ -45,6 +45,13 @@ export function listen(address, hear) {
       wait = Math.min(2 * wait, LONGEST_WAIT);
     };
     alive();
+  }
+
+  /** Load the page of the server's version, once: servers of two versions behind one address must not toss it about. */
+  function renew(theirs) {
+    if (theirs === assets || sessionStorage.getItem("assets") === theirs) return;
+    sessionStorage.setItem("assets", theirs);
+    location.reload();
   }
 
   function say(text) {
