@@ -66,10 +66,8 @@ def part(page: Page, name: str) -> Locator:
 
 
 async def open_pipeline(browsing: Browsing, server: Served, pipeline_id: str, **how: Any) -> Page:
-    """The page of a pipeline, once it hears its reader."""
+    """The page of a pipeline."""
     page = await browsing.open(f"{server.url}/pipelines/{pipeline_id}", **how)
-    if how.get("java_script_enabled", True):
-        await page.locator("html[data-ready]").wait_for()
     assert await page.locator("main[data-pipeline]").count() == 1, await page.inner_text("body")
     return page
 
