@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Coroutine, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol
@@ -69,7 +70,7 @@ class Stage:
         self._looked_at = 0.0
         self._breaker: Breaker | None = None
         self._asked_at = 0.0
-        self._slow_drawn_at = -TICK
+        self._slow_drawn_at = -math.inf
         self._rows: list[str] = []
         self._rows_told = -1
         self._parts: dict[str, tuple[int, str]] = {}
@@ -139,6 +140,7 @@ class Stage:
             self.streamed.clear()
         if entry.kind in _CHANGE_THE_ROW:
             self._looked_at = 0.0
+            self._slow_drawn_at = -math.inf
         self._happened.set()
 
     def _hear(self, delta: Delta) -> None:
