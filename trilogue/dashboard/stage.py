@@ -52,7 +52,6 @@ class Stage:
     Attributes:
         streamed: the text of running turns, by turn.
         version: raised with each drawing that changed anything; 0 before the first one.
-        ready: set when everything that was recorded at the beginning is drawn, or nothing ever will be.
         broken: why the stage has ended, if it has.
     """
 
@@ -61,7 +60,6 @@ class Stage:
         self.story = Story()
         self.streamed: dict[int, Streamed] = {}
         self.version = 0
-        self.ready = asyncio.Event()
         self.broken: Exception | None = None
         self.watchers: set[Watcher] = set()
         self._services = services
@@ -111,7 +109,6 @@ class Stage:
         except Exception as error:
             logger.exception("the page of %s cannot be kept up", self.pipeline_id)
             self.broken = error
-            self.ready.set()
             self._stir()
 
     async def _follow(self) -> None:
@@ -156,7 +153,6 @@ class Stage:
                 await self._look()
                 await self._ask()
                 self._redraw()
-                self.ready.set()
             await asyncio.sleep(FRAME)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._pause()):

@@ -49,11 +49,7 @@ class Turn:
 
 @dataclass(kw_only=True)
 class Story:
-    """A pipeline up to `board.seq`.
-
-    Attributes:
-        spoke_at: when a thing on the board was said, by its entry's `seq`.
-    """
+    """A pipeline up to `board.seq`; `turns` are by number."""
 
     board: Board = field(default_factory=Board)
     entries: list[Entry] = field(default_factory=list)
@@ -95,10 +91,6 @@ class Story:
     def ended_at(self) -> Micros | None:
         """When the pipeline came to the end that it is at."""
         return self.board.phases[-1].ended_at if self.board.phases and self.board.status.ended else None
-
-    def turns_of(self, agent_id: str) -> list[Turn]:
-        """An agent's turns, oldest first."""
-        return [turn for turn in self.turns.values() if turn.agent_id == agent_id]
 
     def _begin(self, entry: Entry, body: Mapping[str, Any]) -> None:
         self.turns[body["turn"]] = Turn(
