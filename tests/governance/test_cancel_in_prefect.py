@@ -69,6 +69,7 @@ async def openrouter(
 async def test_of_many_runs_in_one_process_those_that_are_cancelled_stop_and_the_others_complete(
     openrouter: OpenRouterServer,
 ) -> None:
+    openrouter.latency = 6.0  # all four are under way before the first one has its answer, however busy the machine
     async with serving(load_settings()) as services:
         objectives = {await local(services).spawn(checked_spec(objective=o), may_rehearse=False): o for o in "abcd"}
         runs = {
